@@ -1,0 +1,76 @@
+"""What is published and served: a snapshot (weights and configuration), its card, its aliases."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+
+from shared.ids import JobId, Name
+from shared.schemas.recipes import GeneratorConfig
+
+
+class Task(StrEnum):
+    """What a served model can do."""
+
+    GENERATE = "generate"
+
+
+class SnapshotConfig(BaseModel):
+    """`config.json`: everything that serving needs to build the network and to name its classes."""
+
+    schema_version: int = 1
+    generator: GeneratorConfig
+    class_names: list[str] = Field(default_factory=list)
+    tasks: list[Task]
+
+
+class ModelCard(BaseModel):
+    """`card.json`: where a version comes from. Written last: without it there is no version."""
+
+    model: Name
+    version: int
+    job_id: JobId
+    attempt: int
+    recipe: str
+    preset: str
+    dataset: Name
+    dataset_version: str
+    kimg: float
+    seed: int
+    tasks: list[Task]
+    class_names: list[str] = Field(default_factory=list)
+    size: int
+    channels: int
+    num_parameters: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+    weights_sha256: str
+    weights_bytes: int
+    config_sha256: str
+    created_at: datetime
+
+
+class AliasMove(BaseModel):
+    """One entry of an alias's history."""
+
+    version: int
+    by: str
+    at: datetime
+
+
+class Alias(BaseModel):
+    """A movable pointer to a version. `history` is oldest first; the last entry is the present."""
+
+    alias: Name
+    version: int
+    history: list[AliasMove] = Field(default_factory=list)
+
+
+class ModelSummary(BaseModel):
+    """A model as lists show it."""
+
+    name: Name
+    versions: list[int]
+    aliases: dict[str, int]
+    latest: ModelCard | None = None

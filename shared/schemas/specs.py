@@ -1,0 +1,72 @@
+"""What each kind of job is asked to do. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from shared.ids import Name
+from shared.schemas.jobs import JobKind
+from shared.schemas.recipes import MAX_SIZE, Frozen
+
+ModelRef = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?$")
+]
+"""`name`, `name@version` or `name@alias`."""
+
+
+class IngestSpec(Frozen):
+    """Make a dataset version from an upload."""
+
+    dataset: Name
+    upload_key: str = ""
+    """The raw upload in object storage; set by the API."""
+    filename: str = ""
+    size: int | None = Field(None, ge=8, le=MAX_SIZE)
+    """Side in pixels; without it the median side of the images, at most 64."""
+    channels: Literal[1, 3] | None = None
+    """Without it 3 if any image has colour, else 1."""
+    fit: Literal["crop", "pad"] = "crop"
+    """`crop`: scale the shorter side, cut the middle. `pad`: scale down if larger, pad black."""
+    source: Annotated[str, StringConstraints(max_length=500)] = ""
+
+
+class TrainSpec(Frozen):
+    """Train a recipe on a dataset and publish the result under a model name."""
+
+    recipe: Literal["gan"] = "gan"
+    preset: str = "modern"
+    dataset: Name
+    dataset_version: str | None = None
+    """Fixed by the API at the submit (or by the attempt, for a dataset that is still to come)."""
+    model: Name
+    kimg: float | None = Field(None, gt=0, le=1e6)
+    workers: int = Field(1, ge=1, le=1024)
+    seed: int = Field(0, ge=0, lt=2**32)
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the preset's values, nested by the names of the resolved configuration."""
+
+
+class SampleSpec(Frozen):
+    """Draw `n` pictures from a published model, in chunks."""
+
+    model: ModelRef
+    n: int = Field(ge=1, le=1_000_000)
+    seed: int = Field(0, ge=0, lt=2**32)
+    label: int | str | None = None
+    """A class by number or name; without it the classes take turns."""
+    truncation: float = Field(1.0, gt=0, le=1)
+    format: Literal["png", "webp"] = "png"
+
+
+Spec = IngestSpec | TrainSpec | SampleSpec
+
+SPECS: dict[JobKind, type[Spec]] = {
+    JobKind.INGEST: IngestSpec,
+    JobKind.TRAIN: TrainSpec,
+    JobKind.SAMPLE: SampleSpec,
+}
+
+SAMPLE_CHUNK = 64
+"""Images of a sampling job in one chunk: one batch of the generator."""

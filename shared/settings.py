@@ -1,0 +1,76 @@
+"""Every environment variable that Elmyr reads, typed, in one place. Nothing else reads them.
+
+Names are the fields below in upper case with the prefix ELMYR_, e.g. ELMYR_REDIS_URL. Any value
+may also come from a file `{secrets_dir}/elmyr_redis_url` (ELMYR_SECRETS_DIR, as Docker and
+Kubernetes mount secrets).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What every process of Elmyr agrees on. Secrets never show in a repr or a log."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ELMYR_", secrets_dir=os.environ.get("ELMYR_SECRETS_DIR"), extra="ignore"
+    )
+
+    # The stores
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    queue_name: str = Field("elmyr", pattern=r"^[a-z0-9-]{1,40}$")
+    """Prefix of every Redis key, in braces: one hash slot in a Redis cluster."""
+    s3_endpoint: str = "127.0.0.1:8333"
+    s3_access_key: SecretStr = SecretStr("")
+    s3_secret_key: SecretStr = SecretStr("")
+    s3_secure: bool = False
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "elmyr"
+
+    # Ray
+    ray_dashboard_url: str = "http://127.0.0.1:8265"
+    ray_auth_token: SecretStr = SecretStr("")
+
+    # HTTP
+    api_host: str = "127.0.0.1"
+    api_port: int = 8080
+    api_url: str = "http://127.0.0.1:8080"
+    serve_host: str = "127.0.0.1"
+    serve_port: int = 8000
+    serve_url: str = "http://127.0.0.1:8000"
+    api_keys: str = ""
+    """Comma-separated `owner:sha256-of-the-key`; a key itself is never stored."""
+
+    # Limits
+    max_upload_bytes: int = 4 * 2**30
+    max_json_bytes: int = 2**20
+    max_queued_jobs: int = 10_000
+    """Submits beyond it get 503: a queue that only grows helps nobody."""
+
+    # The queue's times
+    lease_ttl_s: float = 30.0
+    """A dispatcher renews three times within it; failover takes at most this long."""
+    heartbeat_timeout_s: float = 60.0
+    """An attempt that Ray cannot vouch for is dead after this long without a heartbeat."""
+    retry_base_s: float = 2.0
+    retry_max_s: float = 300.0
+    stop_grace_s: float = 60.0
+    """Between SIGTERM and SIGKILL: must hold one checkpoint."""
+
+    # Serving
+    serve_cache_bytes: int = 2 * 2**30
+    serve_alias_ttl_s: float = 1.0
+    """How long an alias is believed: a promotion is served within twice this."""
+    serve_max_images: int = 256
+    """Images a request may ask for; more is a sampling job."""
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

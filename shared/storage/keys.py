@@ -1,0 +1,100 @@
+"""Every object key, built here and nowhere else. Names and ids were checked before (shared.ids)."""
+
+from __future__ import annotations
+
+
+def upload(job_id: str) -> str:
+    """The raw upload that an ingest job reads."""
+    return f"uploads/{job_id}"
+
+
+def dataset_prefix(name: str) -> str:
+    return f"datasets/{name}/"
+
+
+def dataset_version(name: str, version: str) -> str:
+    return f"datasets/{name}/versions/{version}/"
+
+
+def dataset_manifest(name: str, version: str) -> str:
+    return f"datasets/{name}/versions/{version}/manifest.json"
+
+
+def dataset_shard(name: str, version: str, index: int) -> str:
+    return f"datasets/{name}/versions/{version}/part-{index:05d}.parquet"
+
+
+def dataset_latest(name: str) -> str:
+    """The newest version's manifest, as a pointer (changed by If-Match)."""
+    return f"datasets/{name}/latest.json"
+
+
+def run_prefix(job_id: str) -> str:
+    return f"runs/{job_id}/"
+
+
+def job(job_id: str) -> str:
+    return f"runs/{job_id}/job.json"
+
+
+def head(job_id: str) -> str:
+    return f"runs/{job_id}/HEAD"
+
+
+def result(job_id: str) -> str:
+    return f"runs/{job_id}/RESULT"
+
+
+def events_part(job_id: str, index: int) -> str:
+    return f"runs/{job_id}/events/part-{index:05d}.jsonl"
+
+
+def attempt_prefix(job_id: str, attempt: int) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/"
+
+
+def claim(job_id: str, attempt: int) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/claim.json"
+
+
+def checkpoint_prefix(job_id: str, attempt: int, kimg: float) -> str:
+    """Thousandths of a kimg are single images, so no two checkpoints of an attempt share a key."""
+    return f"runs/{job_id}/attempts/{attempt}/checkpoints/{kimg:010.3f}/"
+
+
+def sample_grid(job_id: str, attempt: int, kimg: float) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/samples/{kimg:010.3f}.webp"
+
+
+def replay_shard(job_id: str, attempt: int, round_: int, rank: int) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}-r{rank}.safetensors"
+
+
+def replay_picture(job_id: str, attempt: int, round_: int) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}.webp"
+
+
+def sampled_chunk(job_id: str, index: int) -> str:
+    """A chunk of a sampling job: a zip of pictures. Not under an attempt: its content is a pure
+    function of the spec, so any attempt may make it."""
+    return f"runs/{job_id}/chunks/{index:05d}.zip"
+
+
+def model_prefix(model: str) -> str:
+    return f"models/{model}/"
+
+
+def model_weights(model: str, version: int) -> str:
+    return f"models/{model}/versions/{version}/model.safetensors"
+
+
+def model_config(model: str, version: int) -> str:
+    return f"models/{model}/versions/{version}/config.json"
+
+
+def model_card(model: str, version: int) -> str:
+    return f"models/{model}/versions/{version}/card.json"
+
+
+def model_alias(model: str, alias: str) -> str:
+    return f"models/{model}/aliases/{alias}.json"
