@@ -33,7 +33,7 @@ def lecture(*, size: int, channels: int, num_classes: int) -> GanConfig:
     optimizer = OptimizerConfig(lr=1.5e-3, beta1=0.0, beta2=0.999)
     return GanConfig(
         preset="lecture",
-        generator=GeneratorConfig(size=size, channels=channels, init="default"),
+        generator=GeneratorConfig(size=size, channels=channels, init="default", norm_group=50),
         discriminator=DiscriminatorConfig(size=size, channels=channels, hidden=0, init="default"),
         objective="non_saturating",
         num_generated=100,
@@ -69,11 +69,11 @@ def _modern(preset: str, *, size: int, channels: int, num_classes: int) -> GanCo
             size=size, channels=channels, num_classes=num_classes, minibatch_std_group=8
         ),
         objective="relativistic",
-        num_generated=32,
+        num_generated=64,
         optimizer_g=optimizer,
         optimizer_d=optimizer,
         penalties=PenaltyConfig(r1_gamma=0.1, r2_gamma=0.1, every=8),
-        replay=ReplayConfig(capacity=32, num_new=24),
+        replay=ReplayConfig(capacity=64, num_new=48),
         ema_half_life_kimg=11.0,
     )
 
@@ -92,6 +92,7 @@ def resolve_preset(
     channels: int,
     num_classes: int,
     overrides: dict[str, Any],
+    workers: int = 1,
 ) -> GanConfig:
     """The preset's configuration with single values overridden.
 
@@ -99,13 +100,15 @@ def resolve_preset(
     `{"optimizer_g": {"lr": 1e-3}, "kimg": 50}`.
 
     Raises:
-        InvalidInput: no such preset, or a value or name that the configuration does not know.
+        InvalidInput: no such preset, a value or name that the configuration does not know, or
+            batches that `workers` ranks cannot share.
     """
     if preset not in PRESETS:
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     base = PRESETS[preset](size=size, channels=channels, num_classes=num_classes)
     try:
-        return GanConfig.model_validate(_merged(base.model_dump(), overrides))
+        config = GanConfig.model_validate(_merged(base.model_dump(), overrides))
+        config.check_workers(workers)
     except ValidationError as error:
         raise InvalidInput(
             f"preset {preset} with these overrides is not valid",
@@ -117,6 +120,12 @@ def resolve_preset(
                 for problem in error.errors()
             ],
         ) from error
+    except ValueError as error:
+        raise InvalidInput(
+            f"preset {preset} cannot run on {workers} workers: {error}",
+            errors=[FieldError(pointer="/spec/workers", detail=str(error))],
+        ) from error
+    return config
 
 
 def _merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ networks from it.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,6 +35,8 @@ class GeneratorConfig(Frozen):
     max_width: int = Field(512, ge=4, le=2048)
     num_classes: int = Field(0, ge=0, le=10_000)
     """With classes, normalisation is scaled and shifted per class (conditional batch norm)."""
+    norm_group: int = Field(32, ge=2, le=4096)
+    """Images per group that batch norm takes its statistics over; a rank holds whole groups."""
     init: Literal["orthogonal", "default", "normal"] = "orthogonal"
     """`normal` is N(0, 0.02), DCGAN's own; `default` is torch's."""
 
@@ -146,6 +149,13 @@ class GanConfig(Frozen):
         group = self.discriminator.minibatch_std_group
         if group and (self.num_fakes % group or self.num_generated % group):
             raise ValueError(f"minibatch_std_group {group} must divide the batches of D and of G")
+        if self.num_generated % self.generator.norm_group:
+            raise ValueError(
+                f"norm_group {self.generator.norm_group} must divide num_generated "
+                f"{self.num_generated}"
+            )
+        if self.objective == "relativistic" and self.num_generated > self.num_fakes:
+            raise ValueError("objective relativistic pairs each new image with a real one")
         if (self.generator.size, self.generator.channels) != (
             self.discriminator.size,
             self.discriminator.channels,
@@ -154,16 +164,17 @@ class GanConfig(Frozen):
         return self
 
     def check_workers(self, workers: int) -> None:
-        """Every rank must hold the same number of images, and whole minibatch-std groups.
+        """Every rank must hold the same number of images, in whole groups.
 
         Raises ValueError with the numbers that do not divide.
         """
         group = self.discriminator.minibatch_std_group or 1
-        for name, n in (
-            ("num_generated", self.num_generated),
-            ("replay.num_new", self.replay.num_new if self.replay.enabled else workers),
-            ("fakes per step of D", self.num_fakes),
+        for name, n, unit in (
+            ("num_generated", self.num_generated, math.lcm(group, self.generator.norm_group)),
+            ("fakes in a step of D", self.num_fakes, group),
+            ("replay.num_new", self.replay.num_new if self.replay.enabled else workers, 1),
         ):
-            unit = workers if name == "replay.num_new" else workers * group
-            if n % unit:
-                raise ValueError(f"{name} = {n} is not divisible by {unit} ({workers} workers)")
+            if n % (unit * workers):
+                raise ValueError(
+                    f"{name} = {n} is not divisible by {unit} x {workers} (group x workers)"
+                )

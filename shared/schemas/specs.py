@@ -47,6 +47,11 @@ class TrainSpec(Frozen):
     config: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the preset's values, nested by the names of the resolved configuration."""
 
+    def overrides(self) -> dict[str, Any]:
+        """`config` with the spec's own kimg and seed."""
+        own = {"seed": self.seed} | ({"kimg": self.kimg} if self.kimg else {})
+        return own | self.config
+
 
 class SampleSpec(Frozen):
     """Draw `n` pictures from a published model, in chunks."""

@@ -2,6 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
+from shared.errors import InvalidInput
+
+MAX_KEY_BYTES = 1024  # S3's own limit
+
+DATASETS = "datasets/"
+MODELS = "models/"
+
+# Control characters and lone surrogates; a backslash is a slash to some stores.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
+
+
+def checked(key: str) -> str:
+    """The key (or prefix) itself, when no store can read it as another place.
+
+    Raises InvalidInput: a segment is `.`, `..` or empty (only the last may be, in a prefix), a
+    character is a control character or a backslash, or the key exceeds 1,024 bytes.
+    """
+    *folders, last = key.split("/")
+    if (
+        _UNSAFE.search(key)
+        or not {"", ".", ".."}.isdisjoint(folders)
+        or last in (".", "..")
+        or len(key.encode()) > MAX_KEY_BYTES
+    ):
+        raise InvalidInput(f"{key!r} is not a safe object key")
+    return key
+
 
 def upload(job_id: str) -> str:
     """The raw upload that an ingest job reads."""
@@ -45,6 +74,10 @@ def result(job_id: str) -> str:
     return f"runs/{job_id}/RESULT"
 
 
+def events_prefix(job_id: str) -> str:
+    return f"runs/{job_id}/events/"
+
+
 def events_part(job_id: str, index: int) -> str:
     return f"runs/{job_id}/events/part-{index:05d}.jsonl"
 
@@ -74,6 +107,10 @@ def replay_picture(job_id: str, attempt: int, round_: int) -> str:
     return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}.webp"
 
 
+def sampled_chunks(job_id: str) -> str:
+    return f"runs/{job_id}/chunks/"
+
+
 def sampled_chunk(job_id: str, index: int) -> str:
     """A chunk of a sampling job: a zip of pictures. Not under an attempt: its content is a pure
     function of the spec, so any attempt may make it."""
@@ -82,6 +119,20 @@ def sampled_chunk(job_id: str, index: int) -> str:
 
 def model_prefix(model: str) -> str:
     return f"models/{model}/"
+
+
+def model_versions(model: str) -> str:
+    return f"models/{model}/versions/"
+
+
+def model_claim(model: str, version: int) -> str:
+    """Who claimed the number (If-None-Match). It outlives the version: no number comes twice."""
+    return f"models/{model}/versions/{version}/claim.json"
+
+
+def model_publication(model: str, job_id: str) -> str:
+    """The card of the one version that a job published (If-None-Match)."""
+    return f"models/{model}/jobs/{job_id}.json"
 
 
 def model_weights(model: str, version: int) -> str:
@@ -94,6 +145,10 @@ def model_config(model: str, version: int) -> str:
 
 def model_card(model: str, version: int) -> str:
     return f"models/{model}/versions/{version}/card.json"
+
+
+def model_aliases(model: str) -> str:
+    return f"models/{model}/aliases/"
 
 
 def model_alias(model: str, alias: str) -> str:

@@ -1,0 +1,65 @@
+"""Discriminators: a picture in, one logit out; large means real."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shared.networks.generators import stage_widths
+from shared.networks.layers import Dropout, initialise, minibatch_std
+from shared.schemas.recipes import DiscriminatorConfig
+
+
+class DCGANDiscriminator(nn.Module):
+    """Strided convolutions with LeakyReLU down to the smallest map, then linear layers. No
+    normalisation: it would tie the images of a batch together and spoil gradient penalties."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        base, widths = stage_widths(config.size, config.width, config.max_width)
+        channels = [config.channels, *reversed(widths)]
+        self.downs = nn.ModuleList(
+            nn.Conv2d(before, after, 4, stride=2, padding=1)
+            for before, after in itertools.pairwise(channels)
+        )
+        features = widths[0] * base**2 + (config.minibatch_std_group > 0) + config.variance_input
+        self.hidden = nn.Linear(features, config.hidden) if config.hidden else None
+        features = config.hidden or features
+        self.logit = nn.Linear(features, 1)
+        self.embedding = nn.Embedding(config.num_classes, features) if config.num_classes else None
+        num_activations = len(self.downs) + (self.hidden is not None)
+        self.dropouts = nn.ModuleList(
+            Dropout(config.dropout, layer)
+            for layer in range(num_activations if config.dropout else 0)
+        )
+        initialise(self, config.init)
+
+    def forward(self, x: Tensor, c: Tensor | None = None, variance: Tensor | None = None) -> Tensor:
+        """x [N, C, H, W] in [-1, 1]; c int64 [N], needed with classes; variance [N], needed with
+        `variance_input`: the average per-pixel variance of the set that each image belongs to.
+        Returns logits [N]."""
+        h = x
+        for layer, down in enumerate(self.downs):
+            h = self._dropped(F.leaky_relu(down(h), 0.2), layer)
+        h = h.flatten(1)
+        if self.config.minibatch_std_group:
+            h = torch.cat([h, minibatch_std(h, self.config.minibatch_std_group)], dim=1)
+        if self.config.variance_input:
+            assert variance is not None, "variance_input needs the variance of each image's set"
+            h = torch.cat([h, variance[:, None].to(h.dtype)], dim=1)
+        if self.hidden is not None:
+            h = self._dropped(F.leaky_relu(self.hidden(h), 0.2), len(self.downs))
+        logit: Tensor = self.logit(h)[:, 0]
+        if self.embedding is not None:
+            assert c is not None, "a projection head needs classes"
+            logit = logit + (self.embedding(c) * h).sum(1) / math.sqrt(h.shape[1])
+        return logit
+
+    def _dropped(self, h: Tensor, layer: int) -> Tensor:
+        dropped: Tensor = self.dropouts[layer](h) if self.dropouts else h
+        return dropped

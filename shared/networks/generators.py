@@ -1,0 +1,59 @@
+"""Generators: z (and a class) in, a picture in [-1, 1] out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shared.networks.layers import BatchNorm, initialise
+from shared.schemas.recipes import GeneratorConfig
+
+
+def stage_widths(size: int, width: int, max_width: int) -> tuple[int, list[int]]:
+    """The side of the smallest map and the channels of each stage, from the smallest map up.
+
+    32 px at width 16: (4, [64, 32, 16]); 28 px: (7, [32, 16]).
+    Raises ValueError for a side that is not 4 to 7 times a power of two.
+    """
+    base, doublings = size, 0
+    while base % 2 == 0 and base > 7:
+        base //= 2
+        doublings += 1
+    if not 4 <= base <= 7:
+        raise ValueError(f"size {size} is not 4, 5, 6 or 7 times a power of two")
+    return base, [min(width * 2**k, max_width) for k in reversed(range(doublings))]
+
+
+class Generator(nn.Module):
+    """What every generator is: a module that knows its configuration."""
+
+    config: GeneratorConfig
+
+
+class DCGANGenerator(Generator):
+    """Linear to the smallest map, then transposed convolutions that double the side
+    (Radford 2015); BatchNorm and ReLU before each, per class if there are classes."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.base, widths = stage_widths(config.size, config.width, config.max_width)
+        self.linear = nn.Linear(config.z_dim, widths[0] * self.base**2)
+        outs = [*widths[1:], config.channels]
+        self.norms = nn.ModuleList(
+            BatchNorm(width, config.norm_group, config.num_classes) for width in widths
+        )
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(width, out, 4, stride=2, padding=1)
+            for width, out in zip(widths, outs, strict=True)
+        )
+        initialise(self, config.init)
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """z [N, z_dim]; c int64 [N], needed with classes. Returns [N, channels, size, size]."""
+        h = self.linear(z).view(z.shape[0], -1, self.base, self.base)
+        h = h.contiguous(memory_format=torch.channels_last)
+        for norm, up in zip(self.norms, self.ups, strict=True):
+            h = up(F.relu(norm(h, c)))
+        return torch.tanh(h)

@@ -1,0 +1,122 @@
+"""Small trainings for tests: pictures drawn by arithmetic, and runs on one or more ranks."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from shared.schemas.presets import resolve_preset
+from shared.schemas.recipes import GanConfig
+from workers.recipes.gan import Gan
+from workers.training.data import TrainingData
+from workers.training.loop import Checkpoint, Grid, Metrics, deterministic_cpu, train
+from workers.training.ranks import Ranks
+
+
+def squares(n: int = 512, size: int = 16, channels: int = 1) -> TrainingData:
+    """n pictures of a bright square; the class (of 4) is the quarter that it lies in."""
+    index = torch.arange(n)
+    labels = index % 4
+    images = torch.zeros(n, channels, size, size, dtype=torch.uint8)
+    half, side = size // 2, size // 4
+    for i, label in enumerate(labels.tolist()):
+        top = (label // 2) * half + i // 4 % (half - side)
+        left = (label % 2) * half + i // 32 % (half - side)
+        images[i, :, top : top + side, left : left + side] = 200
+    return TrainingData(images=images, labels=labels, texts=None)
+
+
+def tiny(preset: str, **overrides: Any) -> GanConfig:
+    """The preset for `squares`, narrow enough for a test."""
+    narrow = {"generator": {"width": 8}, "discriminator": {"width": 8}}
+    for key, value in overrides.items():
+        narrow[key] = narrow.get(key, {}) | value if isinstance(value, dict) else value
+    return resolve_preset(preset, size=16, channels=1, num_classes=4, overrides=narrow, workers=2)
+
+
+def run_rounds(config: GanConfig, ranks: Ranks, rounds: int) -> tuple[Gan, list[dict[str, float]]]:
+    """Bootstrap, then so many rounds; the recipe and the means of each round over all ranks."""
+    deterministic_cpu()
+    recipe = Gan(config, squares(), ranks)
+    recipe.bootstrap()
+    history = []
+    for step in range(rounds):
+        recipe.step(step, progress=step / rounds)
+        history.append(recipe.stats())
+    return recipe, history
+
+
+def on_two_ranks(config: GanConfig, rounds: int, folder: Path) -> dict[str, Any]:
+    """The same run on two processes with gloo between them: what the first rank saw of it."""
+    context = torch.multiprocessing.get_context("spawn")
+    answers = context.SimpleQueue()
+    ranks = [
+        context.Process(target=_rank, args=(rank, folder, config, rounds, answers))
+        for rank in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    answer = answers.get()
+    for process in ranks:
+        process.join(60)
+    if isinstance(answer, str):
+        raise AssertionError(answer)
+    return answer
+
+
+def _rank(rank: int, folder: Path, config: GanConfig, rounds: int, answers: Any) -> None:
+    try:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder / 'rendezvous'}",
+            rank=rank,
+            world_size=2,
+            timeout=datetime.timedelta(seconds=60),
+        )
+        recipe, history = run_rounds(config, Ranks(rank, 2), rounds)
+        replay = recipe.replay.state() if recipe.replay else None
+        if rank == 0:
+            answers.put(
+                {
+                    "history": history,
+                    "replay": {k: v.numpy() for k, v in vars(replay).items()} if replay else None,
+                    "networks": {k: v.numpy() for k, v in recipe.networks().items()},
+                }
+            )
+        dist.barrier()
+        dist.destroy_process_group()
+    except Exception as error:
+        answers.put(f"rank {rank}: {error!r}")
+        raise
+
+
+def train_steps(
+    config: GanConfig, *, start: Checkpoint | None = None, stop_at_step: int | None = None
+) -> tuple[Gan, list[Metrics | Grid | Checkpoint], bool]:
+    """The loop on one rank, from a checkpoint if one is given; all that it reported."""
+    deterministic_cpu()
+    recipe = Gan(config, squares(), Ranks())
+    if start:
+        recipe.load_state(start.networks, start.optimizers, start.replay)
+    reports: list[Metrics | Grid | Checkpoint] = []
+    first = start.step if start else 0
+    steps = iter(range(first, 10**9, 4))
+
+    def should_stop() -> bool:
+        step = next(steps)
+        return stop_at_step is not None and step >= stop_at_step
+
+    complete = train(
+        recipe,
+        config,
+        Ranks(),
+        start_step=first,
+        should_stop=should_stop,
+        report=reports.append,
+    )
+    return recipe, reports, complete

@@ -1,0 +1,102 @@
+"""The loop: bit-identical resumes, stops that leave a checkpoint, remedies that are really off."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from shared.errors import TrainingFailed
+from shared.schemas.presets import PRESETS
+from tests.training import run_rounds, tiny, train_steps
+from workers.recipes.gan import Gan, to_float
+from workers.training.loop import Checkpoint, Grid, Metrics
+from workers.training.ranks import Ranks
+
+SHORT = {"kimg": 2.4, "checkpoint_every_kimg": 0.8, "grid_every_kimg": 1.2, "report_every_s": 0.01}
+
+
+def tensors(recipe: Gan) -> dict[str, torch.Tensor]:
+    return {**recipe.networks(), **{f"adam.{k}": v for k, v in recipe.optimizers().items()}}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_resumed_run_ends_with_the_same_bits(preset: str) -> None:
+    whole, reports, complete = train_steps(tiny(preset, **SHORT))
+    assert complete
+    checkpoints = [report for report in reports if isinstance(report, Checkpoint)]
+    assert len(checkpoints) >= 3
+    for checkpoint in checkpoints[:-1]:
+        resumed, _, _ = train_steps(tiny(preset, **SHORT), start=checkpoint)
+        for name, tensor in tensors(whole).items():
+            assert torch.equal(tensors(resumed)[name], tensor), f"{name} at {checkpoint.kimg}"
+        for name, tensor in vars(whole.replay.state()).items():
+            assert torch.equal(vars(resumed.replay.state())[name], tensor)
+
+
+def test_a_stop_leaves_a_checkpoint_to_go_on_from() -> None:
+    config = tiny("modern", **SHORT)
+    whole, _, _ = train_steps(config)
+    _, reports, complete = train_steps(config, stop_at_step=20)
+    assert not complete
+    last = reports[-1]
+    assert isinstance(last, Checkpoint)
+    assert last.final
+    assert last.step == 20
+    resumed, _, complete = train_steps(config, start=last)
+    assert complete
+    for name, tensor in tensors(whole).items():
+        assert torch.equal(tensors(resumed)[name], tensor), name
+
+
+def test_it_reports_progress_to_the_end() -> None:
+    _, reports, _ = train_steps(tiny("modern-conditional", **SHORT))
+    metrics = [report for report in reports if isinstance(report, Metrics)]
+    assert metrics[-1].kimg == pytest.approx(2.4, abs=0.07)
+    assert metrics[-1].eta_s == 0
+    assert {"loss_d", "loss_g", "variance_fake"} <= metrics[-1].values.keys()
+    grids = [report for report in reports if isinstance(report, Grid)]
+    assert [round(grid.kimg, 1) for grid in grids] == [0.0, 1.2, 2.4]
+    assert grids[0].images.shape == (80, 16, 16, 1)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
+    penalties = {"r1_gamma": 1e38, "r2_gamma": 1e38, "every": 1}
+    config = tiny("modern", penalties=penalties, **SHORT)
+    with pytest.raises(TrainingFailed, match=r"not finite at .* lower the learning rates"):
+        train_steps(config)
+
+
+@pytest.mark.parametrize(
+    "remedy",
+    [
+        {"discriminator": {"dropout": 0.3}},
+        {"label_flip": 0.2},
+        {"discriminator": {"variance_input": True}},
+    ],
+    ids=["dropout", "label_flip", "variance_input"],
+)
+def test_each_remedy_has_its_own_switch(remedy: dict) -> None:
+    plain, _ = run_rounds(tiny("lecture"), Ranks(), 3)
+    same, _ = run_rounds(tiny("lecture"), Ranks(), 3)
+    with_remedy, history = run_rounds(tiny("lecture", **remedy), Ranks(), 3)
+    assert torch.equal(plain.G.linear.weight, same.G.linear.weight)
+    assert not torch.equal(plain.G.linear.weight, with_remedy.G.linear.weight)
+    assert all(abs(value) < 1e6 for value in history[-1].values())
+
+
+def test_the_bootstrap_teaches_d_to_tell_reals_from_noise() -> None:
+    recipe, _ = run_rounds(tiny("lecture", bootstrap={"max_steps": 100}), Ranks(), 0)
+    reals, _ = recipe._reals(0)
+    noise = recipe.replay.held.images
+    assert (recipe.D(reals) > 0).float().mean() > 0.9
+    assert (recipe.D(to_float(noise)) < 0).float().mean() > 0.9
+
+
+def test_a_conditional_gan_learns_where_its_classes_lie() -> None:
+    """Squares in four quarters: the bright one is the asked one (0.99 to 1 of them, 3 seeds)."""
+    config = tiny("modern-conditional", **SHORT | {"kimg": 40, "ema_half_life_kimg": 1.0})
+    recipe, _, _ = train_steps(config)
+    images = torch.from_numpy(recipe.samples()).float()[..., 0]
+    labels = torch.tensor([i % 10 % 4 for i in range(80)])
+    quarters = images.view(80, 2, 8, 2, 8).mean((2, 4)).flatten(1)
+    assert (quarters.argmax(1) == labels).float().mean() > 0.8

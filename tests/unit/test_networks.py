@@ -1,0 +1,96 @@
+"""The networks: shapes, group statistics, and samples that depend on nothing but their counter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from shared.errors import CorruptObject
+from shared.networks import snapshot
+from shared.networks.catalog import build_discriminator, build_generator
+from shared.networks.generators import stage_widths
+from shared.networks.layers import BatchNorm, minibatch_std
+from shared.networks.sampling import latents, sample
+from shared.schemas.models import SnapshotConfig, Task
+from shared.schemas.recipes import DiscriminatorConfig, GeneratorConfig
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 48, 64, 96, 128, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_g_makes_what_d_reads(size: int, channels: int) -> None:
+    G = build_generator(GeneratorConfig(size=size, channels=channels, width=4, num_classes=3))
+    D = build_discriminator(
+        DiscriminatorConfig(size=size, channels=channels, width=4, num_classes=3)
+    )
+    c = torch.tensor([0, 1, 2, 0] * 8)
+    images = G(torch.randn(32, 64), c)
+    assert images.shape == (32, channels, size, size)
+    assert images.abs().max() <= 1
+    assert D(images, c).shape == (32,)
+
+
+def test_a_side_that_cannot_be_doubled_to_is_refused() -> None:
+    with pytest.raises(ValueError, match="size 100 is not"):
+        stage_widths(99 + 1, 16, 512)
+
+
+def test_batch_norm_of_one_group_is_torchs() -> None:
+    ours, theirs = BatchNorm(5, group=32), torch.nn.BatchNorm2d(5)
+    x = torch.randn(32, 5, 4, 4) * 3 + 1
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+    ours.update_running(ours.statistics)
+    assert torch.allclose(ours.running_mean, theirs.running_mean, atol=1e-6)
+    # torch's running variance is the unbiased one.
+    assert torch.allclose(ours.running_var, theirs.running_var, rtol=1e-2)
+
+
+def test_batch_norm_by_groups_is_the_groups_apart() -> None:
+    norm = BatchNorm(5, group=8)
+    x = torch.randn(32, 5, 4, 4)
+    together = norm(x)
+    apart = torch.cat([norm(part) for part in x.split(8)])
+    assert torch.equal(together, apart)
+
+
+def test_minibatch_std_is_that_of_neighbours() -> None:
+    h = torch.randn(16, 6)
+    std = minibatch_std(h, 8)
+    expected = (h[8:].var(0, unbiased=False) + 1e-8).sqrt().mean()
+    assert torch.allclose(std[8:], expected.expand(8, 1))
+    assert torch.equal(minibatch_std(h[8:], 8), std[8:])
+
+
+def test_a_latent_depends_on_seed_and_index_only() -> None:
+    many = latents(7, range(10), 64)
+    assert torch.equal(latents(7, [3], 64)[0], many[3])
+    assert not torch.equal(latents(8, [3], 64)[0], many[3])
+    flat = latents(7, range(2000), 64).flatten()
+    assert flat.mean().abs() < 0.01
+    assert flat.std() == pytest.approx(1, abs=0.01)
+
+
+def test_truncation_bounds_each_entry() -> None:
+    assert latents(1, range(100), 64, truncation=0.5).abs().max() <= 1.0
+
+
+def test_a_snapshot_gives_the_same_pictures() -> None:
+    G = build_generator(GeneratorConfig(size=16, width=8, num_classes=2)).eval()
+    config = SnapshotConfig(generator=G.config, tasks=[Task.GENERATE])
+    loaded = snapshot.load(snapshot.to_bytes(G), config)
+    ask = {"seed": 3, "indices": range(4), "labels": [0, 1, 0, 1]}
+    assert np.array_equal(sample(G, **ask), sample(loaded, **ask))
+
+
+@pytest.mark.parametrize("weights", [b"", b"not safetensors", b"\xff" * 64])
+def test_weights_that_are_no_weights_are_refused(weights: bytes) -> None:
+    config = SnapshotConfig(generator=GeneratorConfig(size=16, width=8), tasks=[Task.GENERATE])
+    with pytest.raises(CorruptObject):
+        snapshot.load(weights, config)
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    other = build_generator(GeneratorConfig(size=32, width=8))
+    config = SnapshotConfig(generator=GeneratorConfig(size=16, width=8), tasks=[Task.GENERATE])
+    with pytest.raises(CorruptObject, match="do not fit"):
+        snapshot.load(snapshot.to_bytes(other), config)

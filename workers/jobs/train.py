@@ -1,0 +1,209 @@
+"""A train job: read the dataset, train the recipe on every rank, publish the result.
+
+Ranks meet only in their process group. The first rank holds the heartbeat, reports, writes
+checkpoints, publishes and finishes the job, all before the trainer is torn down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+
+from shared import clock
+from shared.errors import StaleToken
+from shared.networks import snapshot
+from shared.schemas.datasets import DatasetManifest
+from shared.schemas.jobs import Outcome, StopRequest
+from shared.schemas.models import ModelCard, SnapshotConfig, Task
+from shared.schemas.presets import resolve_preset
+from shared.schemas.recipes import GanConfig
+from shared.schemas.specs import TrainSpec
+from shared.settings import settings
+from shared.storage import datasets, documents
+from shared.storage.registry import Registry
+from shared.storage.runs import RunResult
+from workers.jobs.context import AttemptContext, End, StopReason
+from workers.jobs.reporting import RunReporter
+from workers.recipes.gan import GRID_COLUMNS, Gan
+from workers.training import data
+from workers.training.checkpoints import CheckpointStore
+from workers.training.loop import deterministic_cpu, train
+from workers.training.ranks import Ranks
+
+CANCEL_PATIENCE_S = 6.0
+"""A cancel gives the ranks this long to end by themselves, e.g. while they are still starting."""
+
+OUTCOMES = {
+    StopRequest.CANCEL: Outcome.CANCELED,
+    StopRequest.PAUSE: Outcome.PAUSED,
+    "interrupt": Outcome.INTERRUPTED,
+}
+
+log = structlog.get_logger()
+
+
+def run(context: AttemptContext) -> End | None:
+    """Train with as many workers as the spec asks for. None: the first rank finished the job."""
+    workers = TrainSpec.model_validate(context.job.spec).workers
+    if workers == 1:
+        return train_rank(context, Ranks())
+    return _run_on_ranks(context, workers)
+
+
+def train_rank(context: AttemptContext, ranks: Ranks) -> End:
+    """This rank's whole training; on the first rank also its reports and the publication."""
+    deterministic_cpu()
+    spec = TrainSpec.model_validate(context.job.spec)
+
+    # Read the dataset and the configuration.
+    dataset = datasets.manifest(context.store, spec.dataset, spec.dataset_version)
+    config = resolved(spec, dataset)
+    recipe = Gan(config, data.load(context.store, dataset), ranks)
+
+    # Go on from the newest checkpoint, if there is one.
+    checkpoints = CheckpointStore(context.store, context.job.id, context.token)
+    checkpoint = checkpoints.load_newest()
+    if checkpoint:
+        recipe.load_state(checkpoint.networks, checkpoint.optimizers, checkpoint.replay)
+        log.info("going on from a checkpoint", kimg=checkpoint.kimg)
+
+    # Train.
+    reporter = RunReporter(context, checkpoints, of=config.kimg, columns=GRID_COLUMNS)
+    reason: StopReason | None = None
+
+    def should_stop() -> bool:
+        nonlocal reason
+        reason = context.should_stop()
+        return reason is not None
+
+    try:
+        complete = train(
+            recipe,
+            config,
+            ranks,
+            start_step=checkpoint.step if checkpoint else 0,
+            should_stop=should_stop,
+            report=reporter,
+        )
+    finally:
+        reporter.close()
+
+    # Publish, or say why not.
+    if not ranks.is_first:
+        return End(Outcome.SUCCEEDED)
+    if not complete:
+        return _stopped(reason)
+    return _published(context, spec, dataset, recipe, reporter.latest)
+
+
+def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
+    """The recipe's full configuration for this spec and dataset.
+
+    Raises:
+        InvalidInput: a value does not fit the preset, the dataset or the number of workers.
+    """
+    return resolve_preset(
+        spec.preset,
+        size=dataset.size,
+        channels=dataset.channels,
+        num_classes=dataset.num_classes,
+        overrides=spec.overrides(),
+        workers=spec.workers,
+    )
+
+
+def _stopped(reason: StopReason | None) -> End:
+    if reason is None or reason == "stale":
+        raise StaleToken("a newer attempt has taken over")
+    return End(OUTCOMES[reason])
+
+
+def _published(
+    context: AttemptContext,
+    spec: TrainSpec,
+    dataset: DatasetManifest,
+    recipe: Gan,
+    metrics: dict[str, float],
+) -> End:
+    """Publish G_ema as the next version of the model, and write RESULT."""
+    config = recipe.config
+    weights = snapshot.to_bytes(recipe.G_ema)
+    description = SnapshotConfig(
+        generator=config.generator,
+        class_names=dataset.class_names if config.generator.num_classes else [],
+        tasks=[Task.GENERATE],
+    )
+    card = Registry(context.store).publish(
+        ModelCard(
+            model=spec.model,
+            version=0,
+            job_id=context.job.id,
+            attempt=context.token,
+            recipe=config.recipe,
+            preset=config.preset,
+            dataset=dataset.name,
+            dataset_version=dataset.version,
+            kimg=config.kimg,
+            seed=config.seed,
+            tasks=description.tasks,
+            class_names=description.class_names,
+            size=config.generator.size,
+            channels=config.generator.channels,
+            num_parameters=sum(p.numel() for p in recipe.G_ema.parameters()),
+            metrics=metrics,
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+            weights_bytes=len(weights),
+            config_sha256=hashlib.sha256(documents.dump(description)).hexdigest(),
+            created_at=clock.now(),
+        ),
+        weights,
+        description,
+    )
+    held = context.runs.write_result(
+        context.job.id,
+        RunResult(
+            token=context.token,
+            outcome=Outcome.SUCCEEDED,
+            result={"model": card.model, "version": card.version},
+            ended_at=clock.now(),
+        ),
+    )
+    return End(Outcome.SUCCEEDED, result=held.result)
+
+
+def _run_on_ranks(context: AttemptContext, workers: int) -> End | None:
+    """Start the ranks and wait until the first of them has finished the job.
+
+    The trainer's tear-down takes another 10 s and has nothing to tell, so it is not waited for.
+    """
+    from workers.training.distributed import launch
+
+    arguments = {"job_id": context.job.id, "token": context.token}
+    trainer = ThreadPoolExecutor(1).submit(launch, _rank_main, arguments, workers=workers)
+    asked_at: float | None = None
+    while not trainer.done():
+        reason = context.should_stop()
+        if reason == "stale":
+            return None
+        if reason == StopRequest.CANCEL:
+            asked_at = asked_at or time.monotonic()
+            if time.monotonic() - asked_at > CANCEL_PATIENCE_S:
+                return End(Outcome.CANCELED)
+        futures.wait([trainer], timeout=0.2)
+    trainer.result()
+    return None
+
+
+def _rank_main(ranks: Ranks, arguments: dict[str, Any]) -> None:
+    """What Ray Train runs on each rank."""
+    context = AttemptContext.open(arguments["job_id"], arguments["token"], settings())
+    if not ranks.is_first:
+        train_rank(context, ranks)
+        return
+    with context:
+        context.finish(End.of(lambda: train_rank(context, ranks)))

@@ -1,0 +1,177 @@
+"""Checkpoints in object storage: written in the background, committed by HEAD, verified on load.
+
+Order of a save: the blobs, then the manifest that names them with sizes and digests, then HEAD.
+What HEAD does not name does not exist, and what does not match its digest is not loaded: then the
+parent manifest is tried. Tensors are safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import safetensors.torch
+import structlog
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from shared import clock
+from shared.errors import CorruptObject, NotFound
+from shared.images import encode, grid
+from shared.schemas.replays import ReplayManifest, ReplayShard
+from shared.storage import documents, keys
+from shared.storage.objects import ObjectStore
+from shared.storage.runs import Head, RunStore
+from workers.training.loop import Checkpoint
+from workers.training.replay import Fakes, ages
+
+MAX_BLOB_BYTES = 8 * 2**30
+PICTURE_IMAGES = 400
+"""Images of the repository that its picture shows: 20 x 20."""
+
+log = structlog.get_logger()
+
+
+class Blob(BaseModel):
+    """One file of a checkpoint. `sha256` in hex."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+class CheckpointManifest(BaseModel):
+    """manifest.json of a checkpoint."""
+
+    schema_version: int = 1
+    job_id: str
+    attempt: int
+    step: int
+    kimg: float
+    networks: Blob
+    optimizers: Blob
+    replay: ReplayManifest | None
+    parent: str | None
+    """Key of the manifest of the checkpoint before this one."""
+    created_at: datetime
+
+
+class CheckpointStore:
+    """The checkpoints of one attempt of one job."""
+
+    def __init__(self, store: ObjectStore, job_id: str, attempt: int) -> None:
+        self._store = store
+        self._runs = RunStore(store)
+        self._job_id = job_id
+        self._attempt = attempt
+
+    def save(self, checkpoint: Checkpoint) -> CheckpointManifest:
+        """Write a checkpoint and make it the job's newest.
+
+        Raises:
+            StaleToken: a newer attempt owns the job; what was written is garbage under our prefix.
+        """
+        head = self._runs.head(self._job_id)
+        prefix = keys.checkpoint_prefix(self._job_id, self._attempt, checkpoint.kimg)
+        manifest = CheckpointManifest(
+            job_id=self._job_id,
+            attempt=self._attempt,
+            step=checkpoint.step,
+            kimg=checkpoint.kimg,
+            networks=self._put_tensors(prefix + "networks.safetensors", checkpoint.networks),
+            optimizers=self._put_tensors(prefix + "optimizers.safetensors", checkpoint.optimizers),
+            replay=self._put_replay(checkpoint) if checkpoint.replay else None,
+            parent=head.checkpoint_key if head else None,
+            created_at=clock.now(),
+        )
+        body = documents.dump(manifest)
+        key = self.manifest_key(manifest)
+        self._store.put(key, body, content_type="application/json")
+        self._runs.commit_head(
+            self._job_id,
+            Head(
+                token=self._attempt,
+                checkpoint_key=key,
+                manifest_sha256=hashlib.sha256(body).hexdigest(),
+                kimg=checkpoint.kimg,
+            ),
+        )
+        return manifest
+
+    def manifest_key(self, manifest: CheckpointManifest) -> str:
+        """Where a manifest lies."""
+        prefix = keys.checkpoint_prefix(manifest.job_id, manifest.attempt, manifest.kimg)
+        return prefix + "manifest.json"
+
+    def load_newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, or None if there is none yet.
+
+        Raises:
+            CorruptObject: checkpoints were made, but none is whole any more.
+        """
+        head = self._runs.head(self._job_id)
+        if head is None or head.checkpoint_key is None:
+            return None
+        body = self._store.get(head.checkpoint_key)
+        if hashlib.sha256(body).hexdigest() != head.manifest_sha256:
+            raise CorruptObject(f"{head.checkpoint_key} does not match HEAD")
+        manifest = documents.parse(CheckpointManifest, body, head.checkpoint_key)
+        while True:
+            try:
+                return self._load(manifest)
+            except (CorruptObject, NotFound) as error:
+                if manifest.parent is None:
+                    raise CorruptObject("no checkpoint of this job is whole") from error
+                log.error("a checkpoint is damaged: taking the one before", error=str(error))
+                manifest = documents.read(self._store, CheckpointManifest, manifest.parent)
+
+    def _load(self, manifest: CheckpointManifest) -> Checkpoint:
+        return Checkpoint(
+            step=manifest.step,
+            kimg=manifest.kimg,
+            networks=self._get_tensors(manifest.networks),
+            optimizers=self._get_tensors(manifest.optimizers),
+            replay=self._get_replay(manifest.replay) if manifest.replay else None,
+            final=False,
+        )
+
+    def _put_tensors(self, key: str, tensors: dict[str, Tensor]) -> Blob:
+        data = safetensors.torch.save({name: t.contiguous() for name, t in tensors.items()})
+        self._store.put(key, data)
+        return Blob(key=key, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def _get_tensors(self, blob: Blob | ReplayShard) -> dict[str, Tensor]:
+        data = self._store.get(blob.key, max_bytes=MAX_BLOB_BYTES)
+        if len(data) != blob.bytes or hashlib.sha256(data).hexdigest() != blob.sha256:
+            raise CorruptObject(f"{blob.key} does not match its manifest")
+        return safetensors.torch.load(data)
+
+    def _put_replay(self, checkpoint: Checkpoint) -> ReplayManifest:
+        fakes = checkpoint.replay
+        assert fakes is not None
+        round_ = checkpoint.step - 1
+        key = keys.replay_shard(self._job_id, self._attempt, max(round_, 0), rank=0)
+        blob = self._put_tensors(key, vars(fakes))
+        picture_key = keys.replay_picture(self._job_id, self._attempt, max(round_, 0))
+        oldest_first = torch.argsort(fakes.born, stable=True)[:PICTURE_IMAGES]
+        pixels = fakes.images[oldest_first].permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        self._store.put(picture_key, encode(grid(pixels), "webp"), content_type="image/webp")
+        return ReplayManifest(
+            round=round_,
+            kimg=checkpoint.kimg,
+            capacity=len(fakes.images),
+            num_images=len(fakes.images),
+            ages=ages(fakes.born, round_),
+            shards=[ReplayShard(**blob.model_dump(), num_images=len(fakes.images))],
+            picture_key=picture_key,
+        )
+
+    def _get_replay(self, manifest: ReplayManifest) -> Fakes:
+        shards = [self._get_tensors(shard) for shard in manifest.shards]
+        return Fakes(
+            **{
+                name: torch.cat([shard[name] for shard in shards])
+                for name in ("images", "labels", "born", "variance")
+            }
+        )

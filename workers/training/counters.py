@@ -1,0 +1,61 @@
+"""Randomness from counters: a draw is a pure function of (seed, purpose, step, global index).
+
+No generator has a state, so a checkpoint stores none, and any number of ranks draws the same batch:
+each rank draws the whole and keeps its slice.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workers.training.ranks import Ranks
+
+
+class Purpose(IntEnum):
+    """What a draw is for; each has a stream of its own. The numbers must not change: a resumed run
+    goes on drawing from them."""
+
+    LATENTS = 1
+    CLASSES = 2
+    NOISE_IMAGES = 3
+    REPLAY = 4
+    LABEL_FLIPS = 5
+    DROPOUT = 6
+    WEIGHTS = 7
+    DATA_ORDER = 8
+
+
+class Counters:
+    """Draws for one run on one rank."""
+
+    def __init__(self, seed: int, ranks: Ranks) -> None:
+        self._seed = seed
+        self._ranks = ranks
+
+    def generator(self, purpose: Purpose, step: int, part: int = 0) -> np.random.Generator:
+        """The stream of one purpose at one step, the same on every rank."""
+        return np.random.Generator(
+            np.random.Philox(key=[self._seed, purpose], counter=[0, 0, step, part])
+        )
+
+    def normal(self, purpose: Purpose, step: int, n: int, *shape: int) -> Tensor:
+        """This rank's slice of n draws of N(0, 1), float32 [n / ranks, *shape]."""
+        drawn = self.generator(purpose, step).standard_normal((n, *shape), dtype=np.float32)
+        return self._sliced(drawn)
+
+    def uniform(self, purpose: Purpose, step: int, n: int, *shape: int, part: int = 0) -> Tensor:
+        """This rank's slice of n draws from [0, 1), float32 [n / ranks, *shape]."""
+        drawn = self.generator(purpose, step, part).random((n, *shape), dtype=np.float32)
+        return self._sliced(drawn)
+
+    def integers(self, purpose: Purpose, step: int, high: int, n: int, *shape: int) -> Tensor:
+        """This rank's slice of n draws from 0 .. high-1, int64 [n / ranks, *shape]."""
+        return self._sliced(self.generator(purpose, step).integers(high, size=(n, *shape)))
+
+    def _sliced(self, drawn: np.ndarray) -> Tensor:
+        part = drawn[self._ranks.slice(len(drawn))]
+        return torch.from_numpy(part).to(self._ranks.device)
