@@ -26,7 +26,6 @@ from shared.storage.runs import Head, RunStore
 from workers.training.loop import Checkpoint
 from workers.training.replay import Fakes, ages
 
-MAX_BLOB_BYTES = 8 * 2**30
 PICTURE_IMAGES = 400
 """Images of the repository that its picture shows: 20 x 20."""
 
@@ -63,7 +62,7 @@ class CheckpointStore:
     def __init__(self, store: ObjectStore, job_id: str, attempt: int) -> None:
         self._store = store
         self._runs = RunStore(store)
-        self._job_id = job_id
+        self.job_id = job_id
         self._attempt = attempt
 
     def save(self, checkpoint: Checkpoint) -> CheckpointManifest:
@@ -72,10 +71,10 @@ class CheckpointStore:
         Raises:
             StaleToken: a newer attempt owns the job; what was written is garbage under our prefix.
         """
-        head = self._runs.head(self._job_id)
-        prefix = keys.checkpoint_prefix(self._job_id, self._attempt, checkpoint.kimg)
+        head = self._runs.head(self.job_id)
+        prefix = keys.checkpoint_prefix(self.job_id, self._attempt, checkpoint.kimg)
         manifest = CheckpointManifest(
-            job_id=self._job_id,
+            job_id=self.job_id,
             attempt=self._attempt,
             step=checkpoint.step,
             kimg=checkpoint.kimg,
@@ -89,7 +88,7 @@ class CheckpointStore:
         key = self.manifest_key(manifest)
         self._store.put(key, body, content_type="application/json")
         self._runs.commit_head(
-            self._job_id,
+            self.job_id,
             Head(
                 token=self._attempt,
                 checkpoint_key=key,
@@ -110,12 +109,11 @@ class CheckpointStore:
         Raises:
             CorruptObject: checkpoints were made, but none is whole any more.
         """
-        head = self._runs.head(self._job_id)
+        head = self._runs.head(self.job_id)
         if head is None or head.checkpoint_key is None:
             return None
-        body = self._store.get(head.checkpoint_key)
-        if hashlib.sha256(body).hexdigest() != head.manifest_sha256:
-            raise CorruptObject(f"{head.checkpoint_key} does not match HEAD")
+        assert head.manifest_sha256 is not None
+        body = self._store.get_verified(head.checkpoint_key, sha256=head.manifest_sha256)
         manifest = documents.parse(CheckpointManifest, body, head.checkpoint_key)
         while True:
             try:
@@ -142,18 +140,17 @@ class CheckpointStore:
         return Blob(key=key, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _get_tensors(self, blob: Blob | ReplayShard) -> dict[str, Tensor]:
-        data = self._store.get(blob.key, max_bytes=MAX_BLOB_BYTES)
-        if len(data) != blob.bytes or hashlib.sha256(data).hexdigest() != blob.sha256:
-            raise CorruptObject(f"{blob.key} does not match its manifest")
-        return safetensors.torch.load(data)
+        return safetensors.torch.load(
+            self._store.get_verified(blob.key, sha256=blob.sha256, num_bytes=blob.bytes)
+        )
 
     def _put_replay(self, checkpoint: Checkpoint) -> ReplayManifest:
         fakes = checkpoint.replay
         assert fakes is not None
         round_ = checkpoint.step - 1
-        key = keys.replay_shard(self._job_id, self._attempt, max(round_, 0), rank=0)
+        key = keys.replay_shard(self.job_id, self._attempt, max(round_, 0), rank=0)
         blob = self._put_tensors(key, vars(fakes))
-        picture_key = keys.replay_picture(self._job_id, self._attempt, max(round_, 0))
+        picture_key = keys.replay_picture(self.job_id, self._attempt, max(round_, 0))
         oldest_first = torch.argsort(fakes.born, stable=True)[:PICTURE_IMAGES]
         pixels = fakes.images[oldest_first].permute(0, 2, 3, 1).contiguous().cpu().numpy()
         self._store.put(picture_key, encode(grid(pixels), "webp"), content_type="image/webp")

@@ -1,0 +1,112 @@
+"""Checkpoints in a real store: committed by HEAD, verified on load, never torn, never stale."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from shared.errors import CorruptObject, StaleToken
+from shared.ids import new_job_id
+from shared.storage.objects import ObjectStore
+from shared.storage.runs import RunStore
+from tests.training import tiny, train_steps
+from workers.training.checkpoints import CheckpointStore
+from workers.training.loop import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoints() -> list[Checkpoint]:
+    config = tiny("lecture", kimg=2.4, checkpoint_every_kimg=0.8)
+    _, reports, _ = train_steps(config)
+    return [report for report in reports if isinstance(report, Checkpoint)]
+
+
+def saved(store: ObjectStore, checkpoints: list[Checkpoint]) -> CheckpointStore:
+    job_id = new_job_id()
+    RunStore(store).take_head(job_id, 1)
+    saver = CheckpointStore(store, job_id, 1)
+    for checkpoint in checkpoints:
+        saver.save(checkpoint)
+    return saver
+
+
+def assert_same(loaded: Checkpoint | None, original: Checkpoint) -> None:
+    assert loaded is not None
+    assert (loaded.step, loaded.kimg) == (original.step, original.kimg)
+    for part in ("networks", "optimizers"):
+        ours, theirs = getattr(loaded, part), getattr(original, part)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for name, tensor in vars(original.replay).items():
+        assert torch.equal(getattr(loaded.replay, name), tensor)
+
+
+def test_no_checkpoint_yet(object_store: ObjectStore) -> None:
+    assert CheckpointStore(object_store, new_job_id(), 1).load_newest() is None
+
+
+def test_the_newest_comes_back_bit_for_bit(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    assert_same(saved(object_store, checkpoints).load_newest(), checkpoints[-1])
+
+
+def test_a_run_goes_on_from_the_store_as_from_memory(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    loaded = saved(object_store, checkpoints[:1]).load_newest()
+    config = tiny("lecture", kimg=2.4, checkpoint_every_kimg=0.8)
+    resumed, _, _ = train_steps(config, start=loaded)
+    for name, tensor in resumed.networks().items():
+        assert torch.equal(tensor, checkpoints[-1].networks[name]), name
+
+
+@pytest.mark.parametrize("blob", ["networks", "optimizers", "replay"])
+@pytest.mark.parametrize("damage", ["flipped bit", "cut", "gone"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    object_store: ObjectStore, checkpoints: list[Checkpoint], blob: str, damage: str
+) -> None:
+    saver = saved(object_store, checkpoints[:1])
+    manifest = saver.save(checkpoints[1])
+    key = manifest.replay.shards[0].key if blob == "replay" else getattr(manifest, blob).key
+    data = bytearray(object_store.get(key))
+    data[len(data) // 2] ^= 1
+    if damage == "gone":
+        object_store.delete(key)
+    else:
+        object_store.put(key, bytes(data if damage == "flipped bit" else data[:-1]))
+    assert_same(saver.load_newest(), checkpoints[0])
+
+
+def test_nothing_whole_is_said_and_not_trained_over(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    saver = saved(object_store, [])
+    manifest = saver.save(checkpoints[0])
+    object_store.delete(manifest.networks.key)
+    with pytest.raises(CorruptObject, match="no checkpoint of this job is whole"):
+        saver.load_newest()
+
+
+def test_an_older_attempt_cannot_commit(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    zombie = saved(object_store, checkpoints[:1])
+    job_id = zombie.job_id
+    RunStore(object_store).take_head(job_id, 2)
+    with pytest.raises(StaleToken):
+        zombie.save(checkpoints[1])
+    assert_same(CheckpointStore(object_store, job_id, 2).load_newest(), checkpoints[0])
+
+
+def test_each_checkpoint_names_its_parent_and_its_repository(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    saver = saved(object_store, checkpoints[:1])
+    manifest = saver.save(checkpoints[1])
+    assert manifest.parent is not None
+    assert f"{checkpoints[0].kimg:010.3f}" in manifest.parent
+    assert manifest.replay.num_images == 200
+    assert sum(manifest.replay.ages.values()) == 200
+    assert manifest.replay.ages[0] == 100
+    assert object_store.get(manifest.replay.picture_key)[:4] == b"RIFF"
