@@ -51,6 +51,8 @@ class ElmyrError(Exception):
         self.detail = detail or self.title()
         self.errors = errors or []
         self.retry_after_s = retry_after_s
+        self.request_id: str | None = None
+        """Of the answer that brought this error to a client; with it a log line can be found."""
 
     @classmethod
     def title(cls) -> str:

@@ -8,7 +8,9 @@ Kubernetes mount secrets).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -68,9 +70,38 @@ class Settings(BaseSettings):
     """How long an alias is believed: a promotion is served within twice this."""
     serve_max_images: int = 256
     """Images a request may ask for; more is a sampling job."""
+    serve_max_waiting_images: int = 2048
+    """Images that a replica may have promised and not yet made; beyond it 429."""
+    serve_max_replicas: int = Field(1, ge=1)
+    serve_bulk_min_replicas: int = Field(1, ge=0)
+    """0 saves memory between sampling jobs; the first then waits for a process to start."""
+    serve_bulk_max_replicas: int = Field(1, ge=1)
 
 
 @cache
 def settings() -> Settings:
     """The settings of this process, read once."""
     return Settings()
+
+
+class ClientSettings(BaseSettings):
+    """Where the client and `elmyr` find a stack, when nobody tells them otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ELMYR_",
+        env_ignore_empty=True,
+        secrets_dir=os.environ.get("ELMYR_SECRETS_DIR"),
+        extra="ignore",
+    )
+
+    url: str | None = None
+    """The API of a stack elsewhere; `serve_url` and `api_key` belong to it."""
+    serve_url: str | None = None
+    api_key: SecretStr | None = None
+    data_dir: Path = Path(".elmyr")
+    """Where `elmyr up` keeps a local stack; its `stack.json` names the addresses and the key."""
+
+
+def inherited_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment that a child process of this one gets: ours, with `changes`."""
+    return {**os.environ, **changes}

@@ -107,6 +107,11 @@ def replay_picture(job_id: str, attempt: int, round_: int) -> str:
     return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}.webp"
 
 
+def sampled_model(job_id: str) -> str:
+    """The version that a sampling job draws from, looked up once (If-None-Match)."""
+    return f"runs/{job_id}/model.json"
+
+
 def sampled_chunks(job_id: str) -> str:
     return f"runs/{job_id}/chunks/"
 

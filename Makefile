@@ -1,0 +1,46 @@
+# Everything runs in .venv; `make setup` makes it, and every target that needs it does so by itself.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint types imports bench up down
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## Make .venv with everything in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --constraint constraints.txt
+	touch $@
+
+demo: setup  ## Train a GAN on this machine and serve its pictures (EXIT=1: stop and clean up after)
+	$(BIN)/python -m services.local.demo $(if $(EXIT),--exit)
+
+test: lint types imports  ## Everything that CI runs
+	$(BIN)/pytest
+
+test-fast: setup  ## Only the tests without servers
+	$(BIN)/pytest tests/unit
+
+lint: setup  ## Style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## Static types
+	$(BIN)/mypy
+
+imports: setup  ## Who may import whom
+	$(BIN)/lint-imports
+
+bench: setup  ## Benchmarks; each number is a ratio within one run
+	$(BIN)/pytest tests/benchmarks -s
+
+up: setup  ## Start the stack in the background
+	$(BIN)/elmyr up --detach
+
+down: setup  ## Stop the stack; its data stays in .elmyr
+	$(BIN)/elmyr down

@@ -1,0 +1,80 @@
+"""The registry: models, their versions, and the aliases that promote and roll back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.api.auth import Owner, needs_key
+from services.api.deps import Elmyr
+from services.api.limits import BoundedRoute
+from services.api.pages import Cursor, Limit, Page, page
+from services.api.problems import declared
+from shared.errors import Conflict, InvalidInput, NotFound, TooLarge, Unauthorized, Unavailable
+from shared.ids import Name
+from shared.schemas.models import Alias, ModelCard, ModelSummary
+
+router = APIRouter(
+    prefix="/v1/models",
+    tags=["models"],
+    route_class=BoundedRoute,
+    dependencies=[needs_key],
+    responses=declared(Unauthorized, InvalidInput, Unavailable),
+)
+
+MAX_VERSION = 2**31 - 1
+Version = Annotated[int, Path(ge=1, le=MAX_VERSION)]
+
+
+class AliasTarget(BaseModel):
+    """Which version an alias shall name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = Field(ge=1, le=MAX_VERSION)
+
+
+@router.get("")
+def list_models(parts: Elmyr, cursor: Cursor = None, limit: Limit = 50) -> Page[ModelSummary]:
+    """List models by name, each with its versions, aliases and the card of its latest version."""
+    found = (model for model in parts.registry.models() if cursor is None or model.name > cursor)
+    return page(found, limit, cursor=lambda model: model.name)
+
+
+@router.get("/{name}", responses=declared(NotFound))
+def get_model(name: Name, parts: Elmyr) -> ModelSummary:
+    """One model. 404 says what models there are."""
+    return parts.registry.model(name)
+
+
+@router.get("/{name}/versions/{version}", responses=declared(NotFound))
+def get_version(name: Name, version: Version, parts: Elmyr) -> ModelCard:
+    """A version's card: job, data, size, metrics, digests."""
+    return parts.registry.card(name, version)
+
+
+@router.delete(
+    "/{name}/versions/{version}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=declared(NotFound, Conflict),
+)
+def delete_version(name: Name, version: Version, parts: Elmyr) -> None:
+    """Delete a version; its number is never given again. 409: an alias names it."""
+    parts.registry.delete_version(name, version)
+
+
+@router.get("/{name}/aliases/{alias}", responses=declared(NotFound))
+def get_alias(name: Name, alias: Name, parts: Elmyr) -> Alias:
+    """An alias, with what it named before."""
+    return parts.registry.alias(name, alias)
+
+
+@router.put("/{name}/aliases/{alias}", responses=declared(NotFound, TooLarge))
+def put_alias(name: Name, alias: Name, target: AliasTarget, parts: Elmyr, owner: Owner) -> Alias:
+    """Point an alias at a version: promote, or roll back. Serving follows within 2 s.
+
+    404: no such model or version. 422: the alias is a number, which would look like a version.
+    """
+    return parts.registry.move_alias(name, alias, target.version, by=owner)

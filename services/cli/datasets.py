@@ -1,0 +1,145 @@
+"""`elmyr datasets`: bring images in, and see what there is."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from services.cli.follow import follow
+from services.cli.jobs import say_submitted, say_succeeded
+from services.cli.output import Output, OutputOption, View, say, show, write
+from services.cli.session import FollowOption, connect, follows, hint
+from services.client import Client
+from services.client.uploads import upload_of
+from shared.schemas.datasets import DatasetManifest
+
+app = typer.Typer(help="Bring images in, and see what there is.", no_args_is_help=True)
+
+LIST: View[DatasetManifest] = View(
+    id=lambda dataset: dataset.name,
+    columns={
+        "NAME": lambda dataset: dataset.name,
+        "IMAGES": lambda dataset: dataset.num_images,
+        "SIZE": lambda dataset: (
+            f"{dataset.size} px {'grey' if dataset.channels == 1 else 'colour'}"
+        ),
+        "CLASSES": lambda dataset: dataset.num_classes or None,
+        "REFUSED": lambda dataset: dataset.num_refused or None,
+        "VERSION": lambda dataset: dataset.version[:12],
+        "MADE": lambda dataset: dataset.created_at,
+        "SOURCE": lambda dataset: dataset.source,
+    },
+)
+
+
+class Fit(StrEnum):
+    CROP = "crop"
+    PAD = "pad"
+
+
+SizeOption = Annotated[
+    int | None, typer.Option(help="Side in pixels; without it the images decide.", min=8)
+]
+
+
+@app.command("list")
+def list_datasets(context: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """List datasets."""
+    with connect(context) as client:
+        show(client.datasets(), LIST, output)
+
+
+@app.command()
+def push(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="What to call the dataset.")],
+    path: Annotated[
+        Path, typer.Argument(help="A folder, zip, tar, Parquet or IDX file.", exists=True)
+    ],
+    size: SizeOption = None,
+    channels: Annotated[
+        int | None, typer.Option(help="1 (grey) or 3 (colour); without it the images decide.")
+    ] = None,
+    fit: Annotated[Fit, typer.Option(help="Cut the middle, or pad with black.")] = Fit.CROP,
+    source: Annotated[str, typer.Option(help="Where the images come from, in words.")] = "",
+    following: FollowOption = None,
+) -> None:
+    """Upload images; an ingest job makes a dataset of them.
+
+    A subfolder's name is the class of its images.
+
+    Example: elmyr datasets push garments ./garments --size 32
+    """
+    with connect(context) as client:
+        _push(
+            client, name, path, size=size, channels=channels, fit=fit, source=source,
+            following=following,
+        )  # fmt: skip
+
+
+@app.command()
+def fetch(
+    context: typer.Context,
+    known: Annotated[
+        str, typer.Argument(metavar="SET", help="fashion-mnist, cifar10, emoji or digits.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="What to call the dataset; the set's name otherwise.")
+    ] = None,
+    size: SizeOption = None,
+    following: FollowOption = None,
+) -> None:
+    """Get a well-known set from whichever source is in reach, and push it.
+
+    Example: elmyr datasets fetch fashion-mnist
+    """
+    from services.local import sources  # its readers of formats are slow to import
+
+    with connect(context) as client, tempfile.TemporaryDirectory(prefix="elmyr-") as folder:
+        found = sources.fetch(known, Path(folder))
+        say(f"{known} comes from {found.source}")
+        _push(
+            client, name or known, found.path, size=size or found.size, channels=None,
+            fit=Fit(found.fit), source=found.source, following=following,
+        )  # fmt: skip
+
+
+def _push(
+    client: Client,
+    name: str,
+    path: Path,
+    *,
+    size: int | None,
+    channels: int | None,
+    fit: Fit,
+    source: str,
+    following: bool | None,
+) -> None:
+    with Progress(
+        BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
+    ) as progress:  # fmt: skip
+        task = progress.add_task("upload", total=upload_of(path).num_bytes)
+        job = client.push_dataset(
+            name,
+            path,
+            size=size,
+            channels=channels,
+            fit=fit.value,
+            source=source,
+            on_progress=lambda num_bytes: progress.update(task, completed=num_bytes),
+        )
+    write(job.id)
+    say_submitted(client, job)
+    if follows(following):
+        say_succeeded(follow(client, job.id))
+        hint(f"elmyr train --dataset {name} --model MODEL")
+    else:
+        hint(f"elmyr jobs watch {job.id}")

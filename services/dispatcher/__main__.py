@@ -1,0 +1,33 @@
+"""Run a dispatcher: `python -m services.dispatcher`. SIGTERM ends it; what it started goes on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import structlog
+
+from services.dispatcher.dispatcher import Dispatcher
+from shared.errors import UnsafeStore
+from shared.logs import configure_logs
+from shared.settings import settings
+
+log = structlog.get_logger()
+
+
+def main() -> int:
+    """Dispatch until SIGTERM or SIGINT; 1 when the stores are not safe to work on."""
+    configure_logs("dispatcher")
+    dispatcher = Dispatcher(settings())
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: dispatcher.stop())
+    try:
+        dispatcher.run()
+    except UnsafeStore as error:
+        log.error("refused to start", error=str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The Ray Serve application: two deployments, each ingress and generator at once.
+
+A hop from an ingress to a second deployment would halve the requests a second. Settings come from
+the environment of the cluster's processes (ELMYR_*), models from the registry: deploying anew is
+needed for new code only. What a replica does is told in replicas.py.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+from ray import serve
+from ray.serve._private import replica
+from starlette.applications import Starlette
+
+from shared.settings import settings
+
+MAX_ONGOING = 4096
+"""Far above what the replica itself lets wait: its own 429 speaks problem+json."""
+
+TARGET_ONGOING = 32
+TARGET_CHUNKS = 2
+"""Ongoing requests per replica that autoscaling aims at."""
+
+
+def _interactive() -> Starlette:
+    from services.serving import replicas  # torch: 4 s that only a replica has to spend
+
+    _keep_grpc_on(settings().serve_host)
+    return replicas.interactive(settings())
+
+
+def _bulk() -> Starlette:
+    from services.serving import replicas
+
+    _keep_grpc_on(settings().serve_host)
+    return replicas.bulk(settings())
+
+
+def _keep_grpc_on(host: str) -> None:
+    """Bind this replica's gRPC port to loopback, if that is where we serve.
+
+    Serve 2.60 opens one on all interfaces for calls between deployments (which carry pickles; we
+    make none) and has no option for it. Called before it does so, while the replica is built.
+    """
+    if not ip_address(host).is_loopback:
+        return
+    add_port = replica.add_port_to_grpc_server
+
+    def add_local_port(server: Any, address: str) -> int:
+        return int(add_port(server, address.replace("[::]", host)))
+
+    replica.add_port_to_grpc_server = add_local_port
+
+
+def _deployment(name: str, build: Any, *, target: int, min_replicas: int, max_replicas: int) -> Any:
+    deployment = serve.deployment(
+        name=name,
+        max_ongoing_requests=MAX_ONGOING,
+        # Training owns the processors that Ray counts; niceness and Linux share out the rest.
+        ray_actor_options={"num_cpus": 0},
+        autoscaling_config={
+            "min_replicas": min_replicas,
+            "max_replicas": max(min_replicas, max_replicas, 1),
+            "target_ongoing_requests": target,
+        },
+    )
+    return deployment(serve.ingress(build)()).bind()
+
+
+app = _deployment(
+    "interactive",
+    _interactive,
+    target=TARGET_ONGOING,
+    min_replicas=1,
+    max_replicas=settings().serve_max_replicas,
+)
+bulk = _deployment(
+    "bulk",
+    _bulk,
+    target=TARGET_CHUNKS,
+    min_replicas=settings().serve_bulk_min_replicas,
+    max_replicas=settings().serve_bulk_max_replicas,
+)

@@ -1,0 +1,112 @@
+"""Micro-batches: what waits goes together, and nobody waits for company.
+
+A batch starts as soon as the one before has ended, with all that has come in since: an idle model
+answers at once, a busy one in larger batches. Work is done in a thread, so that the event loop
+(HTTP, health checks) never stalls. What the work is, is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from shared.errors import TooMany
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+RETRY_AFTER_S = 1.0
+
+
+class WaitingRoom:
+    """Bounds the pictures that one replica has promised and not yet made."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.taken = 0
+
+    @contextmanager
+    def seat(self, num_images: int) -> Iterator[None]:
+        """Hold room for so many pictures.
+
+        Raises TooMany when there is none; an empty room takes any number.
+        """
+        if self.taken and self.taken + num_images > self.capacity:
+            raise TooMany(
+                f"{self.taken} pictures are waited for, and {self.capacity} may be: try again",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self.taken += num_images
+        try:
+            yield
+        finally:
+            self.taken -= num_images
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Item, Answer]):
+    item: Item
+    weight: int
+    answer: asyncio.Future[Answer]
+
+
+class Batcher(Generic[Item, Answer]):
+    """Calls `work` with lists of items, one batch at a time, in order of arrival."""
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Answer]],
+        *,
+        max_weight: int,
+        executor: Executor,
+    ) -> None:
+        """`work` answers its items in their order. A batch weighs at most `max_weight`, but always
+        holds one item."""
+        self._work = work
+        self._max_weight = max_weight
+        self._executor = executor
+        self._waiting: deque[_Waiting[Item, Answer]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item, *, weight: int = 1) -> Answer:
+        """The answer to one item; raises what `work` raised for its batch.
+
+        An item whose caller is cancelled before its batch starts is not worked on.
+        """
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(item, weight, answer))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._run())
+        return await answer
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := self._next_batch():
+            try:
+                answers = await loop.run_in_executor(
+                    self._executor, self._work, [waiting.item for waiting in batch]
+                )
+            except Exception as error:  # noqa: BLE001 - each caller gets it; the worker goes on
+                for waiting in batch:
+                    if not waiting.answer.done():
+                        waiting.answer.set_exception(error)
+            else:
+                for waiting, answer in zip(batch, answers, strict=True):
+                    if not waiting.answer.done():
+                        waiting.answer.set_result(answer)
+        self._worker = None
+
+    def _next_batch(self) -> list[_Waiting[Item, Answer]]:
+        batch: list[_Waiting[Item, Answer]] = []
+        weight = 0
+        while self._waiting and (not batch or weight + self._waiting[0].weight <= self._max_weight):
+            waiting = self._waiting.popleft()
+            if not waiting.answer.done():  # done before its turn: the caller is gone
+                batch.append(waiting)
+                weight += waiting.weight
+        return batch

@@ -1,0 +1,38 @@
+-- A new job: nothing -> queued. Known ids are answered with the job that is there.
+-- KEYS[2...]: the indexes that list it. Returns {1 if it is new else 0, job}.
+GROWS = true
+local id, owner, body_sha256, submission = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local priority, max_attempts, deadline_ms, after = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local max_queued = tonumber(ARGV[9])
+
+local known = redis.call('HGET', key('job', id), 'body_sha256')
+if known == body_sha256 then return {0, snapshot(id)} end
+if known then
+  refuse('IDEMPOTENCY_CLASH', 'job ' .. id .. ' was submitted with another body')
+end
+for _, other in ipairs(cjson.decode(after)) do
+  if redis.call('EXISTS', key('job', other)) == 0 then
+    refuse('INVALID_INPUT', 'there is no job ' .. other .. ' to wait for')
+  end
+end
+if redis.call('ZCARD', key('state', 'queued')) >= max_queued then
+  refuse('UNAVAILABLE', 'the queue is full (' .. max_queued .. ' jobs): try again later')
+end
+
+local job = {id = id, after = after}
+local earlier, earlier_state = blocker(job)
+set(job, {
+  id = id, owner = owner, submission = submission, body_sha256 = body_sha256,
+  sequence = write('INCR', key('sequence')), priority = priority, max_attempts = max_attempts,
+  deadline_ms = deadline_ms ~= '' and deadline_ms or nil, after = after,
+  num_failures = 0, token = 0, state = 'queued', reason = waits_for(earlier),
+  created_at = now, updated_at = now,
+})
+for i = 2, #KEYS do write('ZADD', KEYS[i], job.sequence, id) end
+write('ZADD', key('state', 'queued'), job.sequence, id)
+if deadline_ms ~= '' then write('ZADD', key('deadlines'), now + deadline_ms, id) end
+place(job)
+emit_state(job)
+-- The same end, whether the other job failed before this submit or after it.
+if earlier and FINAL[earlier_state] then give_up(job, earlier, earlier_state) end
+return {1, snapshot(id)}

@@ -1,0 +1,73 @@
+"""Untrained generators, published to a registry for the tests and benchmarks of serving."""
+
+from __future__ import annotations
+
+import torch
+
+from shared.clock import now
+from shared.networks import snapshot
+from shared.networks.catalog import build_generator
+from shared.networks.generators import Generator
+from shared.schemas.models import ModelCard, SnapshotConfig, Task
+from shared.schemas.recipes import GeneratorConfig
+from shared.storage.registry import Registry
+
+CLASS_NAMES = ["shirt", "bag", "boot"]
+
+SMALL = GeneratorConfig(size=16, width=8, z_dim=16, num_classes=len(CLASS_NAMES))
+BENCH = GeneratorConfig(size=32, channels=1, num_classes=10)
+
+
+def forger(config: GeneratorConfig, *, seed: int = 0) -> Generator:
+    """A generator in eval mode whose weights `seed` draws; its classes differ."""
+    torch.manual_seed(seed)
+    network = build_generator(config)
+    for name, parameter in network.named_parameters():
+        if name.startswith("norms."):  # untrained they are the same for each class
+            torch.nn.init.normal_(parameter, 0.0, 0.5)
+    network.eval().requires_grad_(requires_grad=False)
+    return network
+
+
+def bench_forger() -> Generator:
+    """The generator that benchmarks measure."""
+    return forger(BENCH)
+
+
+def publish_forger(registry: Registry, name: str, *, seed: int = 0) -> ModelCard:
+    """Publish a generator of 16 px pictures of three classes, made by job `job-{name}-{seed}`."""
+    return _publish(registry, name, SMALL, CLASS_NAMES, seed)
+
+
+def publish_bench_forger(registry: Registry, name: str) -> ModelCard:
+    """Publish `bench_forger`."""
+    return _publish(registry, name, BENCH, [], 0)
+
+
+def _publish(
+    registry: Registry, name: str, generator: GeneratorConfig, class_names: list[str], seed: int
+) -> ModelCard:
+    network = forger(generator, seed=seed)
+    config = SnapshotConfig(generator=generator, class_names=class_names, tasks=[Task.GENERATE])
+    card = ModelCard(
+        model=name,
+        version=0,
+        job_id=f"job-{name}-{seed}",
+        attempt=1,
+        recipe="gan",
+        preset="modern-conditional",
+        dataset="garments",
+        dataset_version="v",
+        kimg=1.0,
+        seed=seed,
+        tasks=config.tasks,
+        class_names=class_names,
+        size=generator.size,
+        channels=generator.channels,
+        num_parameters=sum(p.numel() for p in network.parameters()),
+        weights_sha256="",
+        weights_bytes=0,
+        config_sha256="",
+        created_at=now(),
+    )
+    return registry.publish(card, snapshot.to_bytes(network), config)

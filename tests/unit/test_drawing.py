@@ -1,0 +1,78 @@
+"""The same seed gives the same bytes, whatever a picture is drawn together with."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from services.serving.answers import zipped
+from services.serving.drawing import Draw, Drawer, label_number
+from shared.errors import InvalidInput
+from shared.images import Pixels
+from shared.schemas.recipes import GeneratorConfig
+from tests.forgers import forger
+
+CONFIGS = [
+    GeneratorConfig(size=28, num_classes=10),
+    GeneratorConfig(size=32, channels=3, z_dim=100),
+    GeneratorConfig(size=64, channels=3, width=8, num_classes=3),
+]
+
+
+def drawer(config: GeneratorConfig) -> Drawer:
+    torch.set_num_threads(1)
+    return Drawer(forger(config))
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.size}x{config.channels}")
+def test_a_picture_does_not_depend_on_its_company(config: GeneratorConfig) -> None:
+    artist = drawer(config)
+    rng = random.Random(7)
+    seen: dict[tuple[int, int, int | None, float], Pixels] = {}
+    for _ in range(25):
+        draws = [
+            Draw(
+                seed=rng.choice([0, 1, 2**32 - 1]),
+                indices=range(start := rng.randrange(40), start + rng.choice([1, 1, 2, 5, 17, 64])),
+                label=rng.choice([None, rng.randrange(config.num_classes)])
+                if config.num_classes
+                else None,
+                truncation=rng.choice([1.0, 0.5]),
+            )
+            for _ in range(rng.randint(1, 6))
+        ]
+        for draw, pixels in zip(draws, artist.draw(draws), strict=True):
+            assert pixels.shape == (len(draw.indices), config.size, config.size, config.channels)
+            for index, picture in zip(draw.indices, pixels, strict=True):
+                name = (draw.seed, index, draw.label, draw.truncation)
+                assert np.array_equal(seen.setdefault(name, picture.copy()), picture), name
+    different = {picture.tobytes() for picture in seen.values()}
+    assert len(different) > len(seen) // 2
+
+
+def test_the_classes_take_turns_from_the_seed_on() -> None:
+    assert Draw(0, range(5)).labels(3) == [0, 1, 2, 0, 1]
+    assert Draw(1, range(1, 3)).labels(3) == [2, 0]
+    assert Draw(1, range(2), label=2).labels(3) == [2, 2]
+
+
+def test_a_class_is_named_by_number_or_name() -> None:
+    names = ["shirt", "bag", "7"]
+    assert label_number(None, names, 3, pointer="/label") is None
+    assert label_number("bag", names, 3, pointer="/label") == 1
+    assert label_number("7", names, 3, pointer="/label") == 2
+    assert label_number("1", names, 3, pointer="/label") == label_number(1, names, 3, pointer="")
+    for wrong in (3, -1, "hat", "9"):
+        with pytest.raises(InvalidInput, match="shirt, bag") as error:
+            label_number(wrong, names, 3, pointer="/label")
+        assert error.value.errors[0].pointer == "/label"
+    with pytest.raises(InvalidInput, match="none"):
+        label_number(0, [], 0, pointer="/label")
+
+
+def test_a_zip_of_the_same_pictures_has_the_same_bytes() -> None:
+    (pixels,) = drawer(CONFIGS[0]).draw([Draw(3, range(3))])
+    assert zipped(pixels, "png", start=7) == zipped(pixels.copy(), "png", start=7)
