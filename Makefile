@@ -17,8 +17,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --editable '.[all]' --constraint constraints.txt
 	touch $@
 
-demo: setup  ## Train a GAN on this machine and serve its pictures (EXIT=1: stop and clean up after)
-	$(BIN)/python -m services.local.demo $(if $(EXIT),--exit)
+demo: setup  ## Train a GAN on real images and serve it (EXIT=1: stop all at the end; PRESET=lecture)
+	$(BIN)/elmyr demo $(if $(EXIT),--exit) $(if $(PRESET),--preset $(PRESET))
 
 test: lint types imports  ## Everything that CI runs
 	$(BIN)/pytest
@@ -37,7 +37,7 @@ imports: setup  ## Who may import whom
 	$(BIN)/lint-imports
 
 bench: setup  ## Benchmarks; each number is a ratio within one run
-	$(BIN)/pytest tests/benchmarks -s
+	$(BIN)/python -m tests.benchmarks
 
 up: setup  ## Start the stack in the background
 	$(BIN)/elmyr up --detach

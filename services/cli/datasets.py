@@ -100,10 +100,10 @@ def fetch(
 
     Example: elmyr datasets fetch fashion-mnist
     """
-    from services.local import sources  # its readers of formats are slow to import
+    from services.local.sources import fetch as get  # its readers of formats import slowly
 
     with connect(context) as client, tempfile.TemporaryDirectory(prefix="elmyr-") as folder:
-        found = sources.fetch(known, Path(folder))
+        found = get(known, Path(folder))
         say(f"{known} comes from {found.source}")
         _push(
             client, name or known, found.path, size=size or found.size, channels=None,

@@ -83,7 +83,7 @@ class LogRelay:
             events.append(_event(f"... {end - cursor.start} bytes are left out ...", attempt, end))
         else:
             is_whole = last and len(chunk.data) == behind
-            for line, end in _lines(chunk.data, cursor.start, is_whole=is_whole):
+            for line, end in lines(chunk.data, cursor.start, is_whole=is_whole):
                 events.append(_event(self._shown(line), attempt, end))
         if events:
             self._write(attempt, events)
@@ -113,7 +113,7 @@ class LogRelay:
         return self.blacked_out(text.rstrip().rpartition("\r")[2])[:MAX_LINE_CHARS]
 
 
-def _lines(data: bytes, start: int, *, is_whole: bool) -> Iterator[tuple[bytes, int]]:
+def lines(data: bytes, start: int, *, is_whole: bool) -> Iterator[tuple[bytes, int]]:
     """The lines of a chunk that begins at `start`, and the offset behind each.
 
     An unfinished last line waits for its end, unless nothing more will come (`is_whole`) or the

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 
 from services.dispatcher.admission import Resources
-from shared.errors import Unavailable
+from shared.errors import InvalidInput, Unavailable
 from shared.ids import ID_PATTERN
 from shared.settings import Settings
 
@@ -68,9 +68,12 @@ class LogChunk:
 
 
 def submission_id(job_id: str, number: int) -> str:
-    """The one Ray job of an attempt. Both parts are checked: they also become a command line."""
-    assert re.fullmatch(ID_PATTERN, job_id), job_id
-    assert number > 0, number
+    """The one Ray job of an attempt. Both parts are checked: they also become a command line.
+
+    Raises InvalidInput.
+    """
+    if not re.fullmatch(ID_PATTERN, job_id) or number < 1:
+        raise InvalidInput(f"{job_id!r}, {number} is no attempt of a job")
     return f"{job_id}-{number}"
 
 
@@ -166,22 +169,18 @@ class RayJobs:
         size = response.headers.get("Content-Range", "").rpartition("/")[2]
         return LogChunk(data, int(size or start + len(data)))
 
-    def _metadata(self, job_id: Any, number: Any) -> dict[str, str]:
+    def _metadata(self, job_id: str, number: int | str) -> dict[str, str]:
         # With the queue's name: several may share a cluster, and none touches another's jobs.
         return {"elmyr_queue": self._queue_name, "job_id": job_id, "attempt": str(number)}
 
     def _attempt(self, details: Mapping[str, Any]) -> RayAttempt | None:
         """What Ray lists as an attempt; None for jobs of others."""
         metadata = details.get("metadata") or {}
-        name, job_id, number = (
-            details["submission_id"],
-            metadata.get("job_id"),
-            metadata.get("attempt"),
-        )
-        if None in (name, job_id, number) or metadata != self._metadata(job_id, number):
+        job_id, number = metadata.get("job_id", ""), metadata.get("attempt", "")
+        if not (job_id and number) or metadata != self._metadata(job_id, number):
             return None
         return RayAttempt(
-            submission_id=name,
+            submission_id=details["submission_id"],
             job_id=job_id,
             number=int(number),
             status=RayStatus(details["status"]),

@@ -1,8 +1,10 @@
-"""The data folder: who holds it, and files in it that only its owner may read."""
+"""The data folder: which process holds it, and files in it that only its owner may read."""
 
 from __future__ import annotations
 
 import fcntl
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 from shared.errors import Conflict
 
 LOCK_FILE = "lock"
+LOCK_S = 0.5
+"""Longer than `holder` looks at a lock: a look must not make a start fail."""
 
 
 def made(directory: Path) -> Path:
@@ -33,20 +37,33 @@ def held(data_dir: Path) -> Iterator[None]:
 
     Raises Conflict when another process holds it.
     """
+    deadline = time.monotonic() + LOCK_S
     with (data_dir / LOCK_FILE).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Conflict(f"a stack already runs on {data_dir}: see `elmyr status`") from error
+        while not _try_lock(lock.fileno()):
+            if time.monotonic() > deadline:
+                raise Conflict(f"a stack already runs on {data_dir}: see `elmyr status`")
+            time.sleep(0.05)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 
-def is_held(data_dir: Path) -> bool:
-    """Whether a stack runs on this folder."""
-    if not (data_dir / LOCK_FILE).exists():
-        return False
+def holder(data_dir: Path) -> int | None:
+    """The id of the process that runs a stack on this folder; None when there is none."""
+    path = data_dir / LOCK_FILE
+    if not path.exists():
+        return None
+    with path.open() as lock:
+        while not _try_lock(lock.fileno()):
+            if pid := lock.read():
+                return int(pid)
+    return None
+
+
+def _try_lock(descriptor: int) -> bool:
     try:
-        with held(data_dir):
-            return False
-    except Conflict:
-        return True
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

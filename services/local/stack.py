@@ -20,7 +20,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from services.local.folder import held, is_held, made
+from services.local.folder import held, holder, made
 from services.local.identity import load_identity, save_identity
 from services.local.marks import end_marked, interrupt, memory_bytes
 from services.local.parts import PARTS, Site
@@ -36,9 +36,7 @@ RESTART_MAX_S = 30.0
 """Restarts of a part wait 1, 2, 4 ... seconds, until it has once run for STEADY_S."""
 STEADY_S = 60.0
 START_S = 600.0
-STOP_S = 120.0
-JOBS_GRACE_S = 20.0
-"""For running attempts to write a checkpoint and give their jobs back to the queue."""
+STOP_S = 180.0
 
 
 class Stack:
@@ -95,7 +93,9 @@ class Stack:
         save_state(self.state)
         for part in reversed(self.state.parts):
             if part.name == "ray":
-                interrupt(self._identity.stack_id, "workers.attempt", grace_s=JOBS_GRACE_S)
+                # Running attempts write a checkpoint and give their jobs back to the queue.
+                grace_s = self._site.settings.stop_grace_s
+                interrupt(self._identity.stack_id, "workers.attempt", grace_s=grace_s)
             self._end(part)
             self._console.print(f"stopped  {part.name}")
         end_marked(self._identity.stack_id)
@@ -165,20 +165,23 @@ def run_foreground(data_dir: Path, *, parts: Sequence[str] = tuple(PARTS)) -> No
     with held(made(data_dir)):
         for signal_number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(signal_number, _interrupt)
-        stack = Stack(made(data_dir), parts=parts, console=console)
         try:
-            stack.start()
-            console.print(f"API      {stack.state.api_url}/docs")
-            console.print(f"serving  {stack.state.serve_url}")
-            console.print(f"Ray      {stack.state.dashboard_url}")
-            console.print("Ctrl-C stops it.")
-            stack.watch()
+            stack = Stack(made(data_dir), parts=parts, console=console)
+            try:
+                stack.start()
+                console.print(f"API      {stack.state.api_url}/docs")
+                console.print(f"serving  {stack.state.serve_url}")
+                console.print(f"Ray      {stack.state.dashboard_url}")
+                if console.is_terminal:
+                    console.print("Ctrl-C stops it.")
+                stack.watch()
+            finally:
+                for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(signal_number, signal.SIG_IGN)
+                console.print("stopping")
+                stack.stop()
         except KeyboardInterrupt:
-            console.print("stopping")
-        finally:
-            for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(signal_number, signal.SIG_IGN)
-            stack.stop()
+            return
 
 
 def start_detached(data_dir: Path) -> StackState:
@@ -188,7 +191,7 @@ def start_detached(data_dir: Path) -> StackState:
     already, PartFailed when a part does not start (nothing of it is left then).
     """
     data_dir = made(data_dir)
-    if is_held(data_dir):
+    if holder(data_dir):
         raise Conflict(f"a stack already runs on {data_dir}: see `elmyr status`")
     console = Console(stderr=True)
     supervisor = Process(
@@ -221,21 +224,21 @@ def start_detached(data_dir: Path) -> StackState:
 def stop(data_dir: Path) -> None:
     """Stop the stack that runs on the folder, and whatever a killed one has left; no error if none.
 
-    Raises Conflict when it has not stopped after two minutes.
+    Raises Conflict when it has not stopped after three minutes.
     """
     console = Console(stderr=True)
-    state = load_state(made(data_dir))
-    if is_held(made(data_dir)) and state and state.supervisor_pid:
-        os.kill(state.supervisor_pid, signal.SIGTERM)
+    supervisor = holder(data_dir)
+    if supervisor:
+        os.kill(supervisor, signal.SIGTERM)
         deadline = time.monotonic() + STOP_S
         with console.status("stopping"):
-            while is_held(made(data_dir)):
+            while holder(data_dir) == supervisor:
                 if time.monotonic() > deadline:
-                    raise Conflict(f"the stack (process {state.supervisor_pid}) does not stop")
+                    raise Conflict(f"the stack (process {supervisor}) does not stop")
                 time.sleep(0.1)
-    left = end_marked(load_identity(made(data_dir)).stack_id)
+    left = end_marked(load_identity(data_dir).stack_id)
     (data_dir / STATE_FILE).unlink(missing_ok=True)
-    console.print(f"stopped  {data_dir}" if state or left else f"no stack runs on {data_dir}")
+    console.print(f"stopped  {data_dir}" if supervisor or left else f"no stack runs on {data_dir}")
 
 
 def status(data_dir: Path) -> StackState:
@@ -246,7 +249,7 @@ def status(data_dir: Path) -> StackState:
     state = load_state(data_dir)
     if state is None:
         raise NotFound(f"no stack runs on {data_dir}: `elmyr up` starts one")
-    if not is_held(data_dir):
+    if not holder(data_dir):
         state.state = "stopped"
     memory = memory_bytes(state.stack_id)
     for part in state.parts:

@@ -56,9 +56,7 @@ EMOJI_PACKAGE = "emoji-datasource-google@16.0.0"
 EMOJI_PACKAGE_SHA256 = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"
 
 # Optical recognition of handwritten digits (Alpaydin 1998), CC BY 4.0: its test set.
-DIGITS_URL = (
-    "https://archive.ics.uci.edu/ml/machine-learning-databases/optdigits/optdigits.tes"
-)
+DIGITS_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/optdigits/optdigits.tes"
 DIGITS_PATH = "datasets/data/digits.csv.gz"
 DIGITS_MAX = 16  # a pixel counts the dots of 4 x 4
 

@@ -30,7 +30,7 @@ from workers.training.data import TrainingData
 from workers.training.loop import Checkpoint, Grid, Metrics, deterministic_cpu, train
 from workers.training.ranks import Ranks
 
-TURNS, STEPS = 7, 40
+TURNS, STEPS = 5, 24
 Turn = Callable[[], None]
 
 

@@ -202,6 +202,7 @@ def test_errors_say_what_and_what_to_do(elmyr: Elmyr) -> None:
         (("sample", "tailor", "--job", "-o", "out.png"), 2, "zip"),
         (("sample", "tailor", "-o", "missing/out.png"), 1, "ELMYR_SERVE_URL"),
         (("datasets", "push", "d", "missing"), 2, "missing"),
+        (("datasets", "fetch", "mona-lisa"), 6, "fashion-mnist"),
     ):
         out, err = elmyr(*words, code=code)
         assert (out, says in err) == ("", True), err

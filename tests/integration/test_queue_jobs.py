@@ -257,6 +257,18 @@ def test_a_chain_of_jobs_ends_with_its_first(queue: JobQueue) -> None:
     assert queue.retry("job-1").reason == "waits for job job-0"
 
 
+def test_one_canceled_job_of_many_is_enough(queue: JobQueue) -> None:
+    submit(queue, "waits")
+    submit(queue, "canceled")
+    submit(queue, "early", after=["waits", "canceled"])
+    queue.cancel("canceled")
+    late = submit(queue, "late", after=["waits", "canceled"])
+    assert queue.get("early").state is late.state is JobState.CANCELED
+    assert queue.get("early").reason == late.reason
+    with pytest.raises(Conflict, match="retry that one first"):
+        queue.retry("late")
+
+
 def test_an_unknown_job_in_after_is_refused(queue: JobQueue) -> None:
     with pytest.raises(InvalidInput, match="there is no job nobody to wait for"):
         submit(queue, "job-a", after=["nobody"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,11 +32,12 @@ from shared.queue.connection import Connection
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
 from shared.queue.keys import QueueKeys
-from shared.schemas.events import EventType
+from shared.schemas.events import Event, EventType
 from shared.schemas.jobs import (
     ACTIVE_STATES,
     FINAL_STATES,
     TRANSITIONS,
+    Job,
     JobState,
     JobSubmission,
     Outcome,
@@ -96,6 +97,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.claimed = Counter[str]()
         self.retried: str | None = None
         self.seen: dict[str, tuple[JobState, list[int]]] = {}
+        self.told: defaultdict[str, list[Event]] = defaultdict(list)
 
     def teardown(self) -> None:
         self.redis.close()
@@ -408,49 +410,19 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_job_is_as_the_model_says(self) -> None:
+        jobs = {job_id: self.queue.get(job_id) for job_id in self.jobs}
         for job_id, expected in self.jobs.items():
-            job = self.queue.get(job_id)
+            job = jobs[job_id]
             assert job.state is expected.state
             assert job.stop_requested is expected.stop
             assert job.num_failures == expected.num_failures
             assert {a.number: a.outcome for a in job.attempts} == expected.outcomes
-            lease_owner = self.redis.hget(self.keys.key("job", job_id), "lease_owner")
-            assert lease_owner == expected.owner
         for ahead, job_id in enumerate(self.ready_ids()):
-            assert self.queue.get(job_id).jobs_ahead == ahead
+            assert jobs[job_id].jobs_ahead == ahead
+        self.attempts_only_grow_and_ends_are_final(jobs)
 
-    @invariant()
-    def no_job_is_lost(self) -> None:
-        """Each is in the index of its state, and where such jobs wait, and nowhere else."""
-        for state in JobState:
-            index = set(self.redis.zrange(self.keys.key("state", state), 0, -1))
-            assert index == {i for i, job in self.jobs.items() if job.state is state}
-        for place in ("ready", "delayed", "waiting"):
-            index = set(self.redis.zrange(self.keys.key(place), 0, -1))
-            assert index == {i for i, job in self.jobs.items() if job.place == place}
-        leases = set(self.redis.zrange(self.keys.key("leases"), 0, -1))
-        assert leases == {i for i, job in self.jobs.items() if job.state in ACTIVE_STATES}
-
-    @invariant()
-    def no_job_ends_twice(self) -> None:
-        """Each end has one `done`, right behind its state; the log tells every move."""
-        for job_id, expected in self.jobs.items():
-            events = [e for e in self.log.read(job_id) if e.type is not EventType.LOG]
-            assert sum(e.type is EventType.DONE for e in events) == expected.num_ends
-            states = [JobState(e.data["state"]) for e in events if e.type is EventType.STATE]
-            assert states[0] is JobState.QUEUED
-            assert states[-1] is expected.state
-            for before, after in itertools.pairwise(states):
-                assert before is after or after in TRANSITIONS[before]
-            for event, following in zip(events, [*events[1:], None], strict=True):
-                ends = event.type is EventType.STATE and event.data["state"] in FINAL_STATES
-                done = following is not None and following.type is EventType.DONE
-                assert ends == done
-
-    @invariant()
-    def attempts_only_grow_and_ends_are_final(self) -> None:
-        for job_id in self.jobs:
-            job = self.queue.get(job_id)
+    def attempts_only_grow_and_ends_are_final(self, jobs: dict[str, Job]) -> None:
+        for job_id, job in jobs.items():
             numbers = [attempt.number for attempt in job.attempts]
             assert numbers == sorted(set(numbers))
             state_before, numbers_before = self.seen.get(job_id, (JobState.QUEUED, []))
@@ -459,6 +431,47 @@ class QueueMachine(RuleBasedStateMachine):
                 assert job.state is state_before
             self.seen[job_id] = job.state, numbers
         self.retried = None
+
+    @invariant()
+    def no_job_is_lost(self) -> None:
+        """Each is in the index of its state, and where such jobs wait, and nowhere else; an active
+        one has one owner at most."""
+        places = ("ready", "delayed", "waiting")
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for state in JobState:
+                pipeline.zrange(self.keys.key("state", state), 0, -1)
+            for place in (*places, "leases"):
+                pipeline.zrange(self.keys.key(place), 0, -1)
+            for job_id in self.jobs:
+                pipeline.hget(self.keys.key("job", job_id), "lease_owner")
+            found = iter(pipeline.execute())
+        for state in JobState:
+            assert set(next(found)) == {i for i, job in self.jobs.items() if job.state is state}
+        for place in places:
+            assert set(next(found)) == {i for i, job in self.jobs.items() if job.place == place}
+        assert set(next(found)) == {i for i, j in self.jobs.items() if j.state in ACTIVE_STATES}
+        assert list(found) == [job.owner for job in self.jobs.values()]
+
+    @invariant()
+    def no_job_ends_twice(self) -> None:
+        """Each end has one `done`, right behind its state; the log tells every move."""
+        for job_id, expected in self.jobs.items():
+            log = self.told[job_id]
+            log += self.log.read(job_id, after=log[-1].id if log else None)
+            events = [event for event in log if event.type is not EventType.LOG]
+            states = [JobState(e.data["state"]) for e in events if e.type is EventType.STATE]
+            assert states[0] is JobState.QUEUED
+            assert states[-1] is expected.state
+            for before, after in itertools.pairwise(states):
+                assert before is after or after in TRANSITIONS[before]
+            done = [i for i, event in enumerate(events) if event.type is EventType.DONE]
+            ends = [
+                i
+                for i, event in enumerate(events)
+                if event.type is EventType.STATE and event.data["state"] in FINAL_STATES
+            ]
+            assert done == [i + 1 for i in ends]
+            assert len(done) == expected.num_ends
 
 
 def test_the_queue_holds_its_invariants(redis_url: str) -> None:

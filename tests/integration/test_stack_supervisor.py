@@ -14,7 +14,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from services.local.folder import is_held
+from services.local.folder import holder
 from services.local.identity import load_identity
 from services.local.marks import marked
 from services.local.stack import status, stop
@@ -91,7 +91,7 @@ def settings_of(data_dir: Path) -> Settings:
 
 def assert_nothing_left(data_dir: Path) -> None:
     assert marked(load_identity(data_dir).stack_id) == []
-    assert not is_held(data_dir)
+    assert holder(data_dir) is None
     with pytest.raises(NotFound):
         status(data_dir)
 

@@ -6,18 +6,18 @@ slows a step. When a newer attempt owns the job the thread ends the process: a z
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
 import structlog
-from shared.queue.events import EventLog
-from shared.queue.jobs import JobQueue
 
 from shared.errors import InvalidInput, NotFound, StaleToken, TrainingFailed, Unavailable
+from shared.queue.events import EventLog
+from shared.queue.jobs import JobQueue
 from shared.schemas.events import EventType
 from shared.schemas.jobs import Job, Outcome, Progress, StopRequest
 from shared.settings import Settings
@@ -79,9 +79,7 @@ class AttemptContext:
     _interrupted: bool = False
     _progress: Progress | None = None
     _unsent: list[tuple[EventType, dict[str, Any]]] = field(default_factory=list)
-    _outbox: queue.SimpleQueue[tuple[EventType, dict[str, Any]]] = field(
-        default_factory=queue.SimpleQueue
-    )
+    _outbox: SimpleQueue[tuple[EventType, dict[str, Any]]] = field(default_factory=SimpleQueue)
     _closing: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 

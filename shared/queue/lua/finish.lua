@@ -1,7 +1,7 @@
 -- An attempt has ended: starting or running -> where its outcome leads. Token 0 ends a lease that
 -- has no attempt yet, by its owner.
 local id, token, outcome, message, result = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local owner, jitter, base_ms, max_ms = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local owner, jitter, base_ms, max_ms = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local job = get(id)
 
 -- Say the same as before to a caller that missed the answer.
