@@ -24,6 +24,11 @@ from shared.storage.runs import RunResult, RunStore
 WISHED = {StopRequest.CANCEL: Outcome.CANCELED, StopRequest.PAUSE: Outcome.PAUSED}
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
     job_id, number = sys.argv[2], int(sys.argv[3])
@@ -33,8 +38,8 @@ def main() -> None:
     behaviour = words[min(number, len(words)) - 1]
     store.put(f"pids/{job_id}/{number}/{os.getpid()}", b"")
 
-    print(f"attempt {number} will {behaviour}", flush=True)
-    print("password", settings.redis_url.get_secret_value(), flush=True)
+    say(f"attempt {number} will {behaviour}")
+    say(f"password {settings.redis_url.get_secret_value()}")
     runs.take_head(job_id, number)
     queue.heartbeat(job_id, number)
 
@@ -48,7 +53,7 @@ def main() -> None:
         )
         sys.exit("so near")
     if behaviour == "deaf":
-        signal.signal(signal.SIGTERM, lambda *_: print("I do not hear", flush=True))
+        signal.signal(signal.SIGTERM, lambda *_: say("I do not hear"))
     while behaviour in ("obey", "deaf"):
         wish = queue.heartbeat(job_id, number)
         if behaviour == "obey" and isinstance(wish, StopRequest):
@@ -56,7 +61,7 @@ def main() -> None:
             return
         time.sleep(0.1)
     for i in range(50):
-        print(f"line {i}", flush=True)
+        say(f"line {i}")
     queue.finish(job_id, number, Outcome.SUCCEEDED, result=result)
     while behaviour == "linger":
         time.sleep(0.1)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import uvicorn
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -20,7 +21,9 @@ from starlette.routing import Mount
 from services.dispatcher.archive import EventArchive
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.ray_jobs import RayJobs
+from services.local.identity import load_identity
 from services.local.ports import LOOPBACK
+from services.local.state import StackState
 from services.serving import replicas
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -94,6 +97,18 @@ def dispatching(settings: Settings, *, ray: RayJobs | None = None) -> Iterator[D
         thread.join()
 
 
+def on_stacks_ray(settings: Settings, stack: StackState) -> Settings:
+    """A test's own queue and bucket, on the Ray of the stack; impatient."""
+    return settings.model_copy(
+        update={
+            "ray_dashboard_url": stack.dashboard_url,
+            "ray_auth_token": SecretStr(load_identity(stack.data_dir).ray_token),
+            "stop_grace_s": 2.0,
+            "retry_base_s": 0.1,
+        }
+    )
+
+
 def tiny_attempts(settings: Settings, file: Path) -> RayJobs:
     """Ray Jobs that run tests.attempt, which finds its stores in the settings of `file`."""
     return RayJobs(settings, module=f"tests.attempt {file}")
@@ -134,6 +149,14 @@ def processes(store: ObjectStore, job_id: str) -> dict[int, list[int]]:
         number, pid = info.key.split("/")[2:]
         found.setdefault(int(number), []).append(int(pid))
     return found
+
+
+def is_gone(pids: list[int]) -> bool:
+    """Whether none of these processes runs any more."""
+    return not any(
+        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        for pid in pids
+    )
 
 
 @contextmanager

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
 
-from services.api import problems
+from services.api import docs, problems
 from services.api.auth import Authentication, KeyRing
 from services.api.deps import Parts
 from services.api.middleware import Envelope
@@ -25,6 +27,16 @@ from shared.settings import Settings
 
 NUM_THREADS = 64
 """Calls to Redis and S3 at once; they wait much longer than they compute."""
+
+
+class Api(FastAPI):
+    """FastAPI, with problems in its description."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        document["components"]["schemas"] |= problems.schemas()
+        return document
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -42,15 +54,17 @@ def create_app(settings: Settings) -> FastAPI:
         await to_thread.run_sync(_check, parts)
         yield
 
-    app = FastAPI(
+    app = Api(
         title="Elmyr",
         version="1",
         summary="Trains networks that forge, and serves what it trained.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry={"tracing": False},
     )
+    app.add_api_route("/docs", _docs, include_in_schema=False, response_class=HTMLResponse)
     app.state.parts = parts
     app.state.telemetry = Telemetry(parts.queue)
     for routes in (jobs, events, samples, artifacts, datasets, models, replays, health):
@@ -59,6 +73,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Authentication, keys=KeyRing(settings.api_keys))
     app.add_middleware(Envelope, telemetry=app.state.telemetry)
     return app
+
+
+async def _docs(request: Request) -> Response:
+    headers = {"Content-Security-Policy": docs.POLICY}
+    return HTMLResponse(docs.page(request.app.openapi()), headers=headers)
 
 
 def _check(parts: Parts) -> None:

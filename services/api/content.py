@@ -6,7 +6,7 @@ What lies in the store was made from users' data: a browser must neither guess i
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
@@ -34,6 +34,17 @@ KINDS = {
     ".zip": Kind("application/zip", "attachment"),
 }
 OTHER = Kind("application/octet-stream", "attachment")
+
+
+def declared(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that answers with a file, for its OpenAPI description."""
+    content: dict[str, Any] = dict.fromkeys(media_types, {})
+    return {200: {"description": "The file", "content": content}}
+
+
+PICTURE = declared("image/png", "image/webp")
+ARCHIVE = declared("application/zip")
+ANY_FILE = declared(*(kind.media_type for kind in (*KINDS.values(), OTHER)))
 
 
 def headers(filename: str) -> dict[str, str]:

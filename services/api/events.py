@@ -7,7 +7,8 @@ events he wants have just moved: both readers here notice that and go back to th
 from __future__ import annotations
 
 import bisect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 from anyio import to_thread
 from fastapi.concurrency import iterate_in_threadpool
@@ -40,7 +41,9 @@ def history(parts: Parts, job_id: str, *, after: str | None = None) -> Iterator[
         last = page[-1].id
 
 
-async def follow(parts: Parts, job_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
+async def follow(
+    parts: Parts, job_id: str, *, after: str | None = None
+) -> AsyncGenerator[Event, None]:
     """Every event behind `after`, those to come too; ends when the job has ended."""
     last = after
     while True:
@@ -51,13 +54,14 @@ async def follow(parts: Parts, job_id: str, *, after: str | None = None) -> Asyn
             yield event
         if job.state in FINAL_STATES:
             return
-        async for new in parts.events.follow(job_id, after=last):
-            if new is None:  # silence; FastAPI keeps the connection alive
-                continue
-            if await to_thread.run_sync(_trimmed, parts, job_id, last):
-                break
-            last = new.id
-            yield new
+        async with aclosing(parts.events.follow(job_id, after=last)) as live:
+            async for new in live:
+                if new is None:  # silence; FastAPI keeps the connection alive
+                    continue
+                if await to_thread.run_sync(_trimmed, parts, job_id, last):
+                    break
+                last = new.id
+                yield new
 
 
 def _archive(parts: Parts, job_id: str) -> list[str]:

@@ -34,7 +34,7 @@ class BoundedRoute(APIRoute):
 
         async def bounded(request: Request) -> Response:
             body = await _read(request, request.app.state.parts.settings.max_json_bytes)
-            _check(body)
+            check_json(body)
             return await handle(Request(request.scope, _replay(body, request.receive)))
 
         return bounded
@@ -50,7 +50,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-def _check(body: bytes) -> None:
+def check_json(body: bytes) -> None:
     """Stricter than Python's parser: no NaN, no lone surrogates, no number of a million digits."""
     if not body:
         return
@@ -58,7 +58,7 @@ def _check(body: bytes) -> None:
         level: list[Any] = [from_json(body, allow_inf_nan=False)]
     except ValueError as error:
         raise InvalidInput(f"the body is not JSON: {error}") from error
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for item in level

@@ -131,3 +131,9 @@ def declared(*errors: type[ElmyrError]) -> dict[int | str, dict[str, Any]]:
         status: {"description": "; ".join(titles), "content": {MEDIA_TYPE: {"schema": schema}}}
         for status, titles in by_status.items()
     }
+
+
+def schemas() -> dict[str, Any]:
+    """The schema of a problem and of what it holds, as components of an OpenAPI document."""
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**problem.pop("$defs"), "Problem": problem}

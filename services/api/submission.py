@@ -151,14 +151,9 @@ def _train(
         size=manifest.size,
         channels=manifest.channels,
         num_classes=manifest.num_classes,
-        overrides=spec.config
-        | {"seed": spec.seed}
-        | ({} if spec.kimg is None else {"kimg": spec.kimg}),
+        overrides=spec.overrides(),
+        workers=spec.workers,
     )
-    try:
-        config.check_workers(spec.workers)
-    except ValueError as error:
-        raise _at("/spec/workers", InvalidInput, str(error)) from error
     return (
         spec.model_copy(update={"dataset_version": manifest.version}),
         config.model_dump(mode="json"),

@@ -236,7 +236,11 @@ class Dispatcher:
         need = admission.demand(job, self._cluster)
         # A single rank runs in the driver itself; several hold what Ray Train asks for them.
         alone = job.spec.get("workers", 1) == 1
-        self._ray.submit(job.id, job.token, driver=need if alone else Resources())
+        try:
+            self._ray.submit(job.id, job.token, driver=need if alone else Resources())
+        except Conflict as error:
+            self._queue.finish(job.id, job.token, Outcome.CRASHED, error=str(error))
+            return
         name = submission_id(job.id, job.token)
         if self._on_ray is not None:
             self._on_ray[name] = RayAttempt(name, job.id, job.token, RayStatus.PENDING)

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 
 from services.dispatcher.admission import Resources
-from shared.errors import InvalidInput, Unavailable
+from shared.errors import Conflict, InvalidInput, Unavailable
 from shared.ids import ID_PATTERN
 from shared.settings import Settings
 
@@ -103,6 +103,11 @@ class RayJobs:
         found = (self._attempt(details) for details in self._json("GET", "/api/jobs/"))
         return {attempt.submission_id: attempt for attempt in found if attempt}
 
+    def attempt(self, job_id: str, number: int) -> RayAttempt | None:
+        """One attempt; None if Ray does not know it, or knows it as somebody else's."""
+        found = self._find(submission_id(job_id, number))
+        return self._attempt(found) if found else None
+
     def capacity(self) -> Resources:
         """What the cluster's living nodes have, in use or not."""
         answer = self._json("GET", "/api/v0/nodes", params={"detail": 1})
@@ -115,7 +120,8 @@ class RayJobs:
     def submit(self, job_id: str, number: int, *, driver: Resources) -> None:
         """Start an attempt, or find that it was started before.
 
-        `driver` is what its first process holds; what it starts later asks Ray for its own.
+        `driver` is what its first process holds; what it starts later asks Ray for its own. Raises
+        Conflict: the name belongs to a job of somebody else.
         """
         name = submission_id(job_id, number)
         body = {
@@ -131,8 +137,10 @@ class RayJobs:
             self._json("POST", "/api/jobs/", json=body, timeout=SUBMIT_TIMEOUT_S)
         except Unavailable:
             # A time-out may have been a success, and Ray answers 500 to a name that is taken.
-            if not self._is_known(name):
+            if (found := self._find(name)) is None:
                 raise
+            if self._attempt(found) is None:
+                raise Conflict(f"Ray has a job {name} that is not ours") from None
 
     def stop(self, name: str) -> None:
         """SIGTERM now, SIGKILL after the grace; Ray does not wait for either."""
@@ -189,21 +197,12 @@ class RayJobs:
             ended_at_ms=details.get("end_time") or 0,
         )
 
-    def _is_known(self, name: str) -> bool:
+    def _find(self, name: str) -> Any:
         response = self._request("GET", f"/api/jobs/{name}")
-        if response.status_code == 404:
-            return False
-        _checked(response)
-        return True
+        return None if response.status_code == 404 else _decoded(response)
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
-        response = _checked(self._request(method, path, **options))
-        try:
-            return response.json()
-        except ValueError as error:
-            raise Unavailable(
-                f"Ray answers no JSON to {method} {path}", retry_after_s=RETRY_AFTER_S
-            ) from error
+        return _decoded(self._request(method, path, **options))
 
     def _request(self, method: str, path: str, **options: Any) -> httpx2.Response:
         try:
@@ -223,3 +222,10 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
         f"{response.request.url.path}: {response.text[-300:].strip()}",
         retry_after_s=RETRY_AFTER_S,
     )
+
+
+def _decoded(response: httpx2.Response) -> Any:
+    try:
+        return _checked(response).json()
+    except ValueError as error:
+        raise Unavailable("Ray answers no JSON", retry_after_s=RETRY_AFTER_S) from error

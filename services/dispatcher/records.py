@@ -56,6 +56,7 @@ class Records:
         outages: Outages,
     ) -> None:
         self._ray = ray
+        self._queue = queue
         self._archive = EventArchive(queue, events, store)
         self._relay = LogRelay(settings, ray, events, self._archive)
         self._outages = outages
@@ -117,14 +118,20 @@ class Records:
         self._archive.pack(job_id)
 
     def _wind_up(self, job_id: str, tail: _Tail | None) -> None:
-        if tail and tail.task:
+        tail = tail or _Tail(None)
+        if tail.task:
             wait([tail.task])
-        if tail and tail.attempt:
+        number = tail.attempt.number if tail.attempt else self._queue.get(job_id).token
+        if number:
             self._outages.survive(
-                f"relaying logs from {tail.attempt.agent_url}",
-                partial(self._relay.pull, tail.attempt, tail.cursor, to_the_end=True),
+                "relaying last words", partial(self._relay_rest, job_id, number, tail.cursor)
             )
         self._archive.close(job_id)
+
+    def _relay_rest(self, job_id: str, number: int, cursor: Cursor) -> None:
+        # Asked anew: a short attempt may have ended before Ray's list said where it runs.
+        if attempt := self._ray.attempt(job_id, number):
+            self._relay.pull(attempt, cursor, to_the_end=True)
 
     def _later(self, step: Callable[[], None]) -> Future[None]:
         def task() -> None:

@@ -198,14 +198,9 @@ class SamplingRun(threading.Thread):
         pace = Pace(done, spec.n)
         in_flight: dict[Future[None], Chunk] = {}
         pause_s, resume_at = 0.0, 0.0
-        while (todo and not self._wish) or in_flight:
-            # Keep a few in flight, unless Serve has asked for a pause or a stop was asked.
-            while (
-                todo
-                and not self._wish
-                and len(in_flight) < CHUNKS_IN_FLIGHT
-                and time.monotonic() >= resume_at
-            ):
+        while (todo or in_flight) and not self._wish:
+            # Keep a few in flight, unless Serve has asked for a pause.
+            while todo and len(in_flight) < CHUNKS_IN_FLIGHT and time.monotonic() >= resume_at:
                 chunk = todo.popleft()
                 drawing = self._pool.submit(
                     self._bulk.draw, self.job.id, chunk, spec, pinned.model, pinned.version
@@ -228,15 +223,15 @@ class SamplingRun(threading.Thread):
                     pause_s = 0.0
             self._beat(pace.progress(done))
         self._beat(pace.progress(done), at_once=True)
-        return self._wish if todo else None
+        # A chunk that is still in flight may be written all the same, and does no harm.
+        return self._wish if todo or in_flight else None
 
     def _wait(self, in_flight: dict[Future[None], Chunk]) -> None:
         if in_flight:
             wait(in_flight, timeout=BEAT_S, return_when=FIRST_COMPLETED)
-            self._check()
         else:
             self._letting_go.wait(BEAT_S / 2)
-            self._check()
+        self._check()
 
     def _beat(self, progress: Progress | None, *, at_once: bool = False) -> None:
         """The attempt's heartbeat and report, when they are due; learns what is wished."""

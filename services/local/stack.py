@@ -236,7 +236,9 @@ def stop(data_dir: Path) -> None:
                 if time.monotonic() > deadline:
                     raise Conflict(f"the stack (process {supervisor}) does not stop")
                 time.sleep(0.1)
-    left = end_marked(load_identity(data_dir).stack_id)
+    identity = load_identity(data_dir)
+    left = end_marked(identity.stack_id)
+    second_name(identity).unlink(missing_ok=True)
     (data_dir / STATE_FILE).unlink(missing_ok=True)
     console.print(f"stopped  {data_dir}" if supervisor or left else f"no stack runs on {data_dir}")
 

@@ -9,7 +9,7 @@ All methods raise Unavailable while Redis is down.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -73,7 +73,9 @@ class EventLog:
             entries: Any = self._redis.client.xrange(self._stream(job_id), first, count=limit)
         return [_event(*entry) for entry in entries]
 
-    async def follow(self, job_id: str, *, after: str | None = None) -> AsyncIterator[Event | None]:
+    async def follow(
+        self, job_id: str, *, after: str | None = None
+    ) -> AsyncGenerator[Event | None, None]:
         """Every event behind the id `after`, as they come; None after a silence.
 
         Ends behind the `done` of a job that has not been retried since. Holds one connection.

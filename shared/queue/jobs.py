@@ -25,6 +25,7 @@ from shared.errors import InvalidInput
 from shared.queue.connection import Connection, redis_errors
 from shared.schemas.jobs import (
     ACTIVE_STATES,
+    FINAL_STATES,
     Job,
     JobKind,
     JobState,
@@ -92,7 +93,7 @@ class JobQueue:
         IdempotencyClash for another body, InvalidInput for an unknown job in `after`, Unavailable
         when the queue is full.
         """
-        new, fields = self._redis.run(
+        new, *answer = self._redis.run(
             "submit",
             job_id,
             owner,
@@ -105,7 +106,21 @@ class JobQueue:
             self._max_queued_jobs,
             keys=self._indexes(submission, owner),
         )
-        return _job(_fields(fields)), bool(new)
+        if not new:
+            return _job(_fields(answer[0])), False
+        state, reason, at = answer
+        return Job.model_validate(
+            {
+                **submission.model_dump(),
+                "id": job_id,
+                "owner": owner,
+                "state": state,
+                "reason": reason,
+                "created_at": at,
+                "updated_at": at,
+                "ended_at": at if state in FINAL_STATES else None,
+            }
+        ), True
 
     def cancel(self, job_id: str) -> Job:
         """Cancel: at once where nothing runs, else as a wish. Raises Conflict in a final state."""

@@ -1,11 +1,12 @@
-"""The Lua scripts as Redis gets them: tables generated from Python, preamble, body.
+"""The Lua scripts as Redis gets them: states and keys from Python, then preamble, then body.
 
 What a script does stands in its file. Nothing here talks to Redis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
@@ -14,7 +15,10 @@ from shared.schemas.jobs import ACTIVE_STATES, FINAL_STATES, TRANSITIONS, JobSta
 
 _PREAMBLE = "preamble"
 _SCRIPT = """\
-{tables}
+local ACTIVE, FINAL = {active}, {final}
+local function allowed(from, to)
+  return ({transitions})[from][to]
+end
 {preamble}
 local function main()
 {body}
@@ -26,33 +30,29 @@ return run(main)
 @cache
 def sources() -> dict[str, str]:
     """The full text of every script, by its name: the file's, without `.lua`."""
-    bodies = {
-        path.name.removesuffix(".lua"): path.read_text()
+    texts = {
+        path.name.removesuffix(".lua"): _with_keys(path.read_text())
         for path in files("shared.queue").joinpath("lua").iterdir()
         if path.name.endswith(".lua")
     }
-    preamble = bodies.pop(_PREAMBLE)
+    preamble = texts.pop(_PREAMBLE)
+    transitions = ", ".join(f"{state} = {_set(ends)}" for state, ends in TRANSITIONS.items())
     return {
-        name: _SCRIPT.format(tables=_tables(), preamble=preamble, body=body)
-        for name, body in bodies.items()
+        name: _SCRIPT.format(
+            active=_set(ACTIVE_STATES),
+            final=_set(FINAL_STATES),
+            transitions=f"{{{transitions}}}",
+            preamble=preamble,
+            body=body,
+        )
+        for name, body in texts.items()
     }
 
 
-def _tables() -> str:
-    """The one transition table, the named sets of states and the keys, as Lua."""
-    allowed = {state: _set(targets) for state, targets in TRANSITIONS.items()}
-    tables = {
-        "NAMES": _table({name: f"'{pattern}'" for name, pattern in NAMES.items()}),
-        "ALLOWED": _table(allowed),
-        "ACTIVE": _set(ACTIVE_STATES),
-        "FINAL": _set(FINAL_STATES),
-    }
-    return "\n".join(f"local {name} = {table}" for name, table in tables.items())
+def _with_keys(text: str) -> str:
+    """Put the patterns of NAMES where the text names them; a name that is not there is an error."""
+    return re.sub(r"key\('(\w+)'", lambda match: f"key('{NAMES[match[1]]}'", text)
 
 
 def _set(states: Iterable[JobState]) -> str:
-    return _table(dict.fromkeys(sorted(states), "true"))
-
-
-def _table(entries: Mapping[JobState, str] | Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{key} = {value}" for key, value in entries.items()) + "}"
+    return "{" + ", ".join(f"{state} = true" for state in sorted(states)) + "}"

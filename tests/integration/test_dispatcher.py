@@ -1,16 +1,14 @@
-"""Jobs through the dispatcher and real Ray Jobs: what runs is tests/attempt.py, all else is real."""
+"""Jobs through the dispatcher and real Ray Jobs; what runs there is tests/attempt.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
 import pytest
-from pydantic import SecretStr
 
+from services.dispatcher.admission import Resources
 from services.dispatcher.dispatcher import NO_RAY as REASON_NO_RAY
 from services.dispatcher.ray_jobs import RayJobs
-from services.local.identity import load_identity
 from services.local.state import StackState
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -25,7 +23,9 @@ from tests.dispatching import (
     ended,
     eventually,
     history,
+    is_gone,
     log_lines,
+    on_stacks_ray,
     processes,
     reached,
     submit,
@@ -38,15 +38,7 @@ pytestmark = pytest.mark.usefixtures("object_store")  # the bucket exists
 
 @pytest.fixture
 def on_ray(settings: Settings, stack: StackState) -> Settings:
-    """This test's own queue and bucket, on the Ray of the stack."""
-    return settings.model_copy(
-        update={
-            "ray_dashboard_url": stack.dashboard_url,
-            "ray_auth_token": SecretStr(load_identity(stack.data_dir).ray_token),
-            "stop_grace_s": 2.0,
-            "retry_base_s": 0.1,
-        }
-    )
+    return on_stacks_ray(settings, stack)
 
 
 @pytest.fixture
@@ -54,52 +46,53 @@ def ray(on_ray: Settings, tmp_path: Path) -> RayJobs:
     return tiny_attempts(on_ray, write_settings(on_ray, tmp_path / "settings.json"))
 
 
-def is_gone(pids: list[int]) -> bool:
-    return not any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-        for pid in pids
-    )
+@pytest.fixture
+def job_id(settings: Settings) -> str:
+    """An id of this test's own, also in Ray, which all tests share."""
+    return f"job-{settings.queue_name}"
 
 
 def test_a_job_runs_and_its_log_is_relayed_once(
-    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, object_store: ObjectStore
+    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, job_id: str, object_store: ObjectStore
 ) -> None:
-    small = submit(job_queue, "job-a")
-    big = submit(job_queue, "job-b", workers=8)
+    small = submit(job_queue, job_id)
+    cpus = int(ray.capacity().cpus)
+    big = submit(job_queue, f"{job_id}-b", workers=cpus + 1)
     with dispatching(on_ray, ray=ray):
         done = ended(small)
-        assert big().reason == "needs 8 CPUs: the cluster has 2"
-        eventually(lambda: "line 49" in log_lines(on_ray, "job-a"))
-        eventually(lambda: list(object_store.list(keys.events_prefix("job-a"))))
+        assert big().reason == f"needs {cpus + 1} CPUs: the cluster has {cpus}"
+        eventually(lambda: "line 49" in log_lines(on_ray, job_id))
+        eventually(lambda: list(object_store.list(keys.events_prefix(job_id))))
     assert done.state is JobState.SUCCEEDED
     assert done.result == {"by": 1}
-    lines = log_lines(on_ray, "job-a")
+    lines = log_lines(on_ray, job_id)
     assert [line for line in lines if line.startswith("line ")] == [f"line {i}" for i in range(50)]
     assert lines.count("attempt 1 will finish") == 1
     # No secret gets into the log.
     assert "password ***" in lines
-    states = [e.data["state"] for e in history(on_ray, "job-a") if e.type is EventType.STATE]
-    assert states[-3:] == ["starting", "running", "succeeded"] or states[-1] == "succeeded"
+    states = [e.data["state"] for e in history(on_ray, job_id) if e.type is EventType.STATE]
+    assert list(dict.fromkeys(states)) == ["queued", "starting", "running", "succeeded"]
 
 
 def test_a_job_that_does_not_fit_now_says_so_and_starts_later(
-    on_ray: Settings, ray: RayJobs, job_queue: JobQueue
+    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, job_id: str
 ) -> None:
-    first = submit(job_queue, "job-a", behaviour="obey")
+    cpus = int(ray.capacity().cpus)
+    first = submit(job_queue, job_id, behaviour="obey", workers=cpus - 1)
     with dispatching(on_ray, ray=ray):
         reached(first, JobState.RUNNING)
-        second = submit(job_queue, "job-b", workers=2)
-        eventually(lambda: second().reason == "waits for 2 CPUs: 1 free of 2")
-        third = submit(job_queue, "job-c")
+        second = submit(job_queue, f"{job_id}-b", workers=cpus)
+        eventually(lambda: second().reason == f"waits for {cpus} CPUs: 1 free of {cpus}")
+        third = submit(job_queue, f"{job_id}-c")
         assert ended(third).state is JobState.SUCCEEDED  # it is not in the way of smaller ones
-        job_queue.cancel("job-a")
+        job_queue.cancel(job_id)
         assert ended(second).state is JobState.SUCCEEDED
 
 
 def test_a_dead_attempt_is_followed_by_another(
-    on_ray: Settings, ray: RayJobs, job_queue: JobQueue
+    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, job_id: str
 ) -> None:
-    job = submit(job_queue, "job-a", behaviour="die finish")
+    job = submit(job_queue, job_id, behaviour="die finish")
     with dispatching(on_ray, ray=ray):
         done = ended(job)
     assert done.state is JobState.SUCCEEDED
@@ -111,13 +104,13 @@ def test_a_dead_attempt_is_followed_by_another(
     assert "exit code 1" in error
     assert "the last words" in error
     assert on_ray.redis_url.get_secret_value() not in error
-    assert "the last words" in log_lines(on_ray, "job-a")
+    assert "the last words" in log_lines(on_ray, job_id)
 
 
 def test_a_result_outweighs_the_death_of_its_attempt(
-    on_ray: Settings, ray: RayJobs, job_queue: JobQueue
+    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, job_id: str
 ) -> None:
-    job = submit(job_queue, "job-a", behaviour="write-and-die")
+    job = submit(job_queue, job_id, behaviour="write-and-die")
     with dispatching(on_ray, ray=ray):
         done = ended(job)
     assert (done.state, done.result) == (JobState.SUCCEEDED, {"by": 1})
@@ -141,32 +134,44 @@ def test_an_attempt_that_is_not_wanted_any_more_is_gone_soon(
     ray: RayJobs,
     job_queue: JobQueue,
     object_store: ObjectStore,
+    job_id: str,
 ) -> None:
-    job = submit(job_queue, "job-a", behaviour=behaviour)
+    job = submit(job_queue, job_id, behaviour=behaviour)
     with dispatching(on_ray, ray=ray):
-        eventually(lambda: processes(object_store, "job-a"))
+        eventually(lambda: processes(object_store, job_id))
         if wish:
             reached(job, JobState.RUNNING)
-            getattr(job_queue, wish)("job-a")
+            getattr(job_queue, wish)(job_id)
         assert reached(job, state).attempts[0].outcome == state.value
-        eventually(lambda: is_gone(processes(object_store, "job-a")[1]))
+        eventually(lambda: is_gone(processes(object_store, job_id)[1]))
 
 
 def test_a_submit_that_was_heard_is_not_made_again(
-    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, object_store: ObjectStore
+    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, job_id: str, object_store: ObjectStore
 ) -> None:
-    from services.dispatcher.admission import Resources
-
-    job = submit(job_queue, "job-a", behaviour="obey")
-    job_queue.lease("job-a", owner="somebody", ttl_s=0.1)
-    job_queue.begin("job-a", owner="somebody", number=1)
+    job = submit(job_queue, job_id, behaviour="obey")
+    job_queue.lease(job_id, owner="somebody", ttl_s=0.1)
+    job_queue.begin(job_id, owner="somebody", number=1)
     for _ in range(3):
-        ray.submit("job-a", 1, driver=Resources(cpus=1))
+        ray.submit(job_id, 1, driver=Resources(cpus=1))
     with dispatching(on_ray, ray=ray):
         reached(job, JobState.RUNNING)
-        job_queue.cancel("job-a")
+        job_queue.cancel(job_id)
         ended(job)
-    assert {n: len(pids) for n, pids in processes(object_store, "job-a").items()} == {1: 1}
+    assert {n: len(pids) for n, pids in processes(object_store, job_id).items()} == {1: 1}
+
+
+def test_a_name_that_somebody_else_has_on_ray_is_not_taken_for_ours(
+    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, tmp_path: Path, job_id: str
+) -> None:
+    other = on_ray.model_copy(update={"queue_name": f"{on_ray.queue_name}-other"})
+    others = tiny_attempts(other, write_settings(other, tmp_path / "other.json"))
+    others.submit(job_id, 1, driver=Resources())
+    job = submit(job_queue, job_id)
+    with dispatching(on_ray, ray=ray):
+        done = ended(job)
+    assert [a.outcome for a in done.attempts] == [Outcome.CRASHED, Outcome.SUCCEEDED]
+    assert "not ours" in str(done.attempts[0].error)
 
 
 def test_silence_of_ray_proves_nothing(

@@ -110,6 +110,7 @@ def test_a_pause_keeps_what_is_drawn_and_the_version_that_it_was_drawn_from(
         assert 0 < len(before) < 5000
         publish_forger(Registry(object_store), "forger", seed=7)  # moves `latest`
         job_queue.resume("job-a")
+        reached(job, JobState.RUNNING)
         eventually(lambda: len(list(object_store.list(keys.sampled_chunks("job-a")))) > len(before))
         job_queue.cancel("job-a")
         assert ended(job).state is JobState.CANCELED

@@ -265,6 +265,7 @@ def test_one_canceled_job_of_many_is_enough(queue: JobQueue) -> None:
     late = submit(queue, "late", after=["waits", "canceled"])
     assert queue.get("early").state is late.state is JobState.CANCELED
     assert queue.get("early").reason == late.reason
+    assert queue.get("late") == late
     with pytest.raises(Conflict, match="retry that one first"):
         queue.retry("late")
 

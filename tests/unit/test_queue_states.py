@@ -58,7 +58,7 @@ def test_every_active_state_can_reach_every_end() -> None:
 
 @pytest.mark.parametrize("script", sorted(sources()))
 def test_each_script_gets_the_table_from_python(script: str) -> None:
-    [line] = re.findall(r"^local ALLOWED = \{(.*)\}$", sources()[script], re.MULTILINE)
+    [line] = re.findall(r"^  return \(\{(.*)\}\)\[from\]\[to\]$", sources()[script], re.MULTILINE)
     found = {
         (start, end)
         for start, ends in re.findall(r"(\w+) = \{(.*?)\}", line)

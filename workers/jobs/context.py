@@ -1,7 +1,7 @@
 """What a job's code may know of the world: its job, its stores, whether to stop, where to report.
 
 A background thread holds the attempt's heartbeat and writes its events, so that a slow Redis never
-slows a step. When a newer attempt owns the job the thread ends the process: a zombie must not work.
+slows a step. When a newer attempt owns the job `should_stop` says so: a zombie must not work.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel
 
 from services.api.auth import needs_key
-from services.api.content import object_response
+from services.api.content import ANY_FILE, object_response
 from services.api.deps import Elmyr, ExistingJob
 from services.api.pages import Cursor, Limit, Page, page
 from services.api.problems import declared
@@ -53,7 +53,7 @@ def list_artifacts(
     return page(found, limit, cursor=lambda artifact: artifact.path)
 
 
-@router.get("/{path:path}")
+@router.get("/{path:path}", response_class=Response, responses=ANY_FILE)
 def get_artifact(
     job: ExistingJob, parts: Elmyr, path: Annotated[str, Path(min_length=1, max_length=900)]
 ) -> Response:

@@ -41,7 +41,7 @@ UPLOAD_TYPES = (
 UPLOAD_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A zip, tar or Parquet file, told apart by its content.",
+        "description": "A zip, tar, Parquet or IDX file.",
         "content": {
             kind: {"schema": {"type": "string", "format": "binary"}} for kind in UPLOAD_TYPES
         },

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from services.api.auth import needs_key
-from services.api.content import object_response
+from services.api.content import PICTURE, object_response
 from services.api.deps import Elmyr, ExistingJob, Parts
 from services.api.events import history
 from services.api.pages import Limit, Page, page
@@ -36,6 +36,12 @@ class Replay(BaseModel):
     manifest: ReplayManifest
 
 
+class ReplayEntry(Replay):
+    """One point of the timeline. `event_id` is the id of the checkpoint's event."""
+
+    event_id: str
+
+
 class CheckpointManifest(BaseModel):
     """What is read here of a checkpoint's manifest.json."""
 
@@ -51,7 +57,7 @@ def get_replay(job: ExistingJob, parts: Elmyr) -> Replay:
     return _newest(parts, job.id)
 
 
-@router.get("/picture")
+@router.get("/picture", response_class=Response, responses=PICTURE)
 def get_picture(job: ExistingJob, parts: Elmyr) -> Response:
     """All images of the repository at the newest checkpoint, as one picture."""
     return object_response(parts.store, _newest(parts, job.id).manifest.picture_key)
@@ -63,12 +69,6 @@ def get_timeline(
 ) -> Page[ReplayEntry]:
     """The repository at each checkpoint that is still there, oldest first."""
     return page(_timeline(parts, job.id, cursor), limit, cursor=lambda entry: entry.event_id)
-
-
-class ReplayEntry(Replay):
-    """One point of the timeline. `event_id` is the id of the checkpoint's event."""
-
-    event_id: str
 
 
 def _timeline(parts: Parts, job_id: str, cursor: str | None) -> Iterator[ReplayEntry]:

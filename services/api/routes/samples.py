@@ -54,7 +54,7 @@ def list_samples(
     return page(behind, limit, cursor=lambda sample: sample.name)
 
 
-@router.get("/archive")
+@router.get("/archive", response_class=Response, responses=content.ARCHIVE)
 def get_archive(job: ExistingJob, parts: Elmyr) -> Response:
     """All pictures of a sampling job that are there by now, as one zip archive, streamed.
 
@@ -65,7 +65,7 @@ def get_archive(job: ExistingJob, parts: Elmyr) -> Response:
     return StreamingResponse(zips.archive(_pictures(parts, job)), headers=headers)
 
 
-@router.get("/{index}")
+@router.get("/{index}", response_class=Response, responses=content.PICTURE)
 def get_picture(
     job: ExistingJob, parts: Elmyr, index: Annotated[int, Path(ge=0, lt=10_000_000)]
 ) -> Response:

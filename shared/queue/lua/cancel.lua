@@ -1,6 +1,6 @@
 -- Somebody asks for a cancel: queued or paused -> canceled; an active job gets the wish.
 local job = get(ARGV[1])
-if not ALLOWED[job.state].canceled then
+if not allowed(job.state, 'canceled') then
   refuse('CONFLICT', 'job ' .. job.id .. ' is ' .. job.state .. ': it cannot be canceled')
 end
 stop(job, 'cancel', 'a cancel was asked')

@@ -1,6 +1,6 @@
 -- Somebody asks for a pause: queued -> paused; an active job gets the wish.
 local job = get(ARGV[1])
-if not ALLOWED[job.state].paused then
+if not allowed(job.state, 'paused') then
   refuse('CONFLICT', 'job ' .. job.id .. ' is ' .. job.state .. ': it cannot be paused')
 end
 if job.stop_requested == 'cancel' then

@@ -1,5 +1,6 @@
--- What the scripts share; Python puts it before each of them (shared/queue/scripts.py), behind the
--- tables NAMES, ALLOWED, ACTIVE and FINAL. KEYS[1] is the queue's prefix.
+-- What the scripts share; Python puts it before each of them (shared/queue/scripts.py), behind
+-- allowed(), ACTIVE and FINAL, and writes the patterns of keys in: key('job', id) becomes
+-- key('job:%s', id). Redis runs all of this at each call: tables are made where they are used.
 --
 -- Fields of a job's hash (times in ms, absent = none):
 --   id, owner, submission (JSON), body_sha256, sequence, priority, max_attempts, deadline_ms,
@@ -13,14 +14,9 @@
 --   interrupt     the attempt that got SIGTERM
 --   done_id       id of the `done` event, while the job is in a final state
 
-local FIELDS = {
-  'id', 'state', 'reason', 'stop_requested', 'sequence', 'priority', 'max_attempts', 'num_failures',
-  'deadline_ms', 'after', 'token', 'open', 'lease_owner', 'heartbeat_at', 'interrupt', 'result',
-  'started_at',
-}
-
-local function key(name, id)
-  return KEYS[1] .. string.format(NAMES[name], id or '')
+local PREFIX = KEYS[1]
+local function key(pattern, id)
+  return PREFIX .. (id and string.format(pattern, id) or pattern)
 end
 
 -- Redis's time in ms. It never goes back: where a server with an older clock took over, it stands
@@ -38,15 +34,15 @@ local function refuse(code, message)
   error(refusal, 0)
 end
 
--- All writes go through here. A full Redis refuses a script whose first write needs memory, and
--- only its first: so scripts that end or renew work begin with a write that needs none, and those
--- that bring new work (GROWS) do not.
+-- All writes go through here; the first moves the clock. A full Redis refuses a script whose first
+-- write needs memory, and only its first: so scripts that end or renew work begin with one that
+-- needs none. Scripts that bring new work (GROWS) are refused; no lease hangs on their time.
 local GROWS = false
 local dirty = false
 local function write(...)
-  if not dirty then
+  if not dirty and not GROWS then
     dirty = true
-    if not GROWS then redis.call('DEL', key('clock')) end
+    redis.call('DEL', key('clock'))
     redis.call('SET', key('clock'), now)
   end
   return redis.call(...)
@@ -54,10 +50,15 @@ end
 
 -- The job's fields that scripts decide by, or nil.
 local function find(id)
-  local values = redis.call('HMGET', key('job', id), unpack(FIELDS))
+  local fields = {
+    'id', 'state', 'reason', 'stop_requested', 'sequence', 'priority', 'max_attempts',
+    'num_failures', 'deadline_ms', 'after', 'token', 'open', 'lease_owner', 'heartbeat_at',
+    'interrupt', 'result', 'started_at',
+  }
+  local values = redis.call('HMGET', key('job', id), unpack(fields))
   if not values[1] then return nil end
   local job = {}
-  for i, field in ipairs(FIELDS) do job[field] = values[i] or nil end
+  for i, field in ipairs(fields) do job[field] = values[i] or nil end
   return job
 end
 
@@ -75,13 +76,13 @@ local function set(job, changes)
   local sets, removes = {}, {}
   for field, value in pairs(changes) do
     if value == false then
-      table.insert(removes, field)
+      removes[#removes + 1] = field
       job[field] = nil
     else
       -- Lua itself would round numbers to 14 digits.
       if type(value) == 'number' then value = string.format('%.0f', value) end
-      table.insert(sets, field)
-      table.insert(sets, value)
+      sets[#sets + 1] = field
+      sets[#sets + 1] = value
       job[field] = value
     end
   end
@@ -184,12 +185,14 @@ local ended = {}
 
 -- Moves a job along the table: its indexes, its fields, its events. `due` as in place().
 local function move(job, state, changes, due)
-  if not ALLOWED[job.state][state] then
+  if not allowed(job.state, state) then
     error('no transition from ' .. job.state .. ' to ' .. state)
   end
   write('ZREM', key('state', job.state), job.id)
   if job.state == 'queued' then
-    for _, name in ipairs({'ready', 'delayed', 'waiting'}) do write('ZREM', key(name), job.id) end
+    write('ZREM', key('ready'), job.id)
+    write('ZREM', key('delayed'), job.id)
+    write('ZREM', key('waiting'), job.id)
   elseif ACTIVE[job.state] and not ACTIVE[state] then
     write('ZREM', key('leases'), job.id)
     for _, field in ipairs({'open', 'lease_owner', 'stop_requested', 'interrupt'}) do

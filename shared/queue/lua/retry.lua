@@ -1,6 +1,6 @@
 -- Somebody asks for another try: failed or canceled -> queued, with all its attempts before it.
 local job = get(ARGV[1])
-if not FINAL[job.state] or not ALLOWED[job.state].queued then
+if not FINAL[job.state] or not allowed(job.state, 'queued') then
   refuse('CONFLICT', 'job ' .. job.id .. ' is ' .. job.state
     .. ': only a failed or canceled job can be retried')
 end

@@ -1,5 +1,6 @@
 -- A new job: nothing -> queued. Known ids are answered with the job that is there.
--- KEYS[2...]: the indexes that list it. Returns {1 if it is new else 0, job}.
+-- KEYS[2...]: the indexes that list it. Returns {0, the known job} or what the caller cannot know of
+-- the new one: {1, state, reason, time}.
 GROWS = true
 local id, owner, body_sha256, submission = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local priority, max_attempts, deadline_ms, after = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
@@ -35,4 +36,4 @@ place(job)
 emit_state(job)
 -- The same end, whether the other job failed before this submit or after it.
 if earlier and FINAL[earlier_state] then give_up(job, earlier, earlier_state) end
-return {1, snapshot(id)}
+return {1, job.state, job.reason or false, now}

@@ -1,0 +1,182 @@
+"""Jobs over HTTP: submit, idempotency, lists, verbs, and every way to be refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import pytest
+
+from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission, Outcome
+from shared.settings import Settings
+from shared.storage import keys
+from tests.live import KEY, Live, live_api
+
+SPEC = {"dataset": "garments", "model": "tailor", "preset": "lecture"}
+BODY = {"kind": "train", "spec": SPEC}
+
+
+@pytest.fixture
+def live(settings: Settings) -> Iterator[Live]:
+    with live_api(settings) as live:
+        live.add_dataset("garments")
+        yield live
+
+
+@pytest.fixture
+def http(live: Live) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=live.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        yield client
+
+
+def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    found: dict[str, Any] = answer.json()
+    assert (answer.status_code, found["status"], found["code"]) == (status, status, code)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert found["request_id"] == answer.headers["X-Request-Id"]
+    return found
+
+
+def pointers(answer: httpx2.Response) -> list[str]:
+    return [error["pointer"] for error in problem(answer, 422, "INVALID_INPUT")["errors"]]
+
+
+def test_a_submit_is_recorded_then_queued(live: Live, http: httpx2.Client) -> None:
+    answer = http.post("/v1/jobs", json=BODY | {"name": "first", "labels": {"who": "me"}})
+    assert answer.status_code == 202
+    job = Job.model_validate_json(answer.content)
+    assert answer.headers["Location"] == job.urls["self"] == f"/v1/jobs/{job.id}"
+    assert (job.state, job.owner, job.labels) == (JobState.QUEUED, "tester", {"who": "me"})
+    assert job.spec["dataset_version"] == "d1"
+    recorded = json.loads(live.store.get(keys.job(job.id)))
+    assert recorded["submission"]["spec"] == job.spec
+    for url in {job.urls[view] for view in ("self", "metrics", "logs", "samples", "artifacts")}:
+        assert http.get(url).status_code == 200
+    assert http.get(job.urls["self"]).json()["jobs_ahead"] == 0
+
+
+def test_validate_only_makes_nothing(live: Live, http: httpx2.Client) -> None:
+    body = BODY | {"spec": SPEC | {"kimg": 5, "config": {"replay": {"capacity": 150}}}}
+    answer = http.post("/v1/jobs?validate_only=true", json=body)
+    assert answer.status_code == 200
+    validated = answer.json()
+    assert validated["job"]["spec"]["dataset_version"] == "d1"
+    assert validated["config"]["replay"]["capacity"] == 150
+    assert (validated["config"]["kimg"], validated["config"]["generator"]["size"]) == (5, 32)
+    assert live.queue.list() == ([], None)
+
+
+def test_fifty_posts_with_one_key_make_one_job(live: Live, http: httpx2.Client) -> None:
+    def post(_: int) -> str:
+        answer = http.post("/v1/jobs", json=BODY, headers={"Idempotency-Key": "once"})
+        assert answer.status_code == 202
+        return str(answer.json()["id"])
+
+    with ThreadPoolExecutor(50) as threads:
+        ids = set(threads.map(post, range(50)))
+    assert [job.id for job in live.queue.list()[0]] == list(ids)
+    other = http.post("/v1/jobs", json=BODY | {"priority": 1}, headers={"Idempotency-Key": "once"})
+    problem(other, 422, "IDEMPOTENCY_CLASH")
+
+
+def test_a_repeat_gets_its_job_although_the_dataset_has_gone(
+    live: Live, http: httpx2.Client
+) -> None:
+    headers = {"Idempotency-Key": "k"}
+    first = http.post("/v1/jobs", json=BODY, headers=headers).json()
+    live.queue.cancel(first["id"])
+    assert http.delete("/v1/datasets/garments").status_code == 204
+    assert http.post("/v1/jobs", json=BODY, headers=headers).json()["id"] == first["id"]
+    problem(http.post("/v1/jobs", json=BODY), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"kind": "bake"}, "/kind"),
+        ({"kind": "ingest", "spec": {"dataset": "d"}}, "/kind"),
+        ({"priority": 101}, "/priority"),
+        ({"owner": "root"}, "/owner"),
+        ({"spec": None}, "/spec"),
+        ({"spec": SPEC | {"lr": 1}}, "/spec/lr"),
+        ({"spec": SPEC | {"dataset": "../x"}}, "/spec/dataset"),
+        ({"spec": SPEC | {"preset": "magic"}}, "/spec/preset"),
+        ({"spec": SPEC | {"workers": 3}}, "/spec/workers"),
+        ({"spec": SPEC | {"config": {"replay": {"size": 1}}}}, "/spec/config/replay/size"),
+        ({"spec": SPEC | {"config": {"replay": {"capacity": 1}}}}, "/spec/config/replay/capacity"),
+        ({"after": ["job-none"]}, "/after/0"),
+        ({"labels": {"a b": "c"}}, "/labels/a b/[key]"),
+    ],
+)
+def test_what_is_wrong_is_pointed_at(
+    http: httpx2.Client, change: dict[str, Any], where: str
+) -> None:
+    assert where in pointers(http.post("/v1/jobs", json=BODY | change))
+
+
+def test_an_unknown_dataset_is_answered_with_those_there_are(http: httpx2.Client) -> None:
+    answer = http.post("/v1/jobs", json=BODY | {"spec": SPEC | {"dataset": "shoes"}})
+    found = problem(answer, 404, "NOT_FOUND")
+    assert "garments" in found["detail"]
+    assert found["errors"][0]["pointer"] == "/spec/dataset"
+
+
+def test_a_dataset_or_model_may_be_made_by_a_job_before(live: Live, http: httpx2.Client) -> None:
+    ingest, _ = live.queue.submit(
+        "job-ingest",
+        JobSubmission(kind=JobKind.INGEST, spec={"dataset": "shoes"}),
+        owner="tester",
+    )
+    train = BODY | {"spec": SPEC | {"dataset": "shoes"}, "after": [ingest.id]}
+    assert http.post("/v1/jobs?validate_only=true", json=train).json()["config"] is None
+    made = http.post("/v1/jobs", json=train).json()
+    assert ingest.id in made["reason"]
+    sample = {"kind": "sample", "spec": {"model": "tailor", "n": 3}, "after": [made["id"]]}
+    assert http.post("/v1/jobs", json=sample).status_code == 202
+    problem(http.post("/v1/jobs", json=sample | {"after": [ingest.id]}), 404, "NOT_FOUND")
+
+
+def test_lists_are_filtered_and_paged(live: Live, http: httpx2.Client) -> None:
+    ids = [
+        http.post("/v1/jobs", json=BODY | {"labels": {"n": str(n % 2)}}).json()["id"]
+        for n in range(5)
+    ]
+    live.queue.cancel(ids[0])
+    first = http.get("/v1/jobs?limit=3").json()
+    second = http.get("/v1/jobs", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+    assert [job["id"] for job in first["items"] + second["items"]] == ids[::-1]
+    assert second["next_cursor"] is None
+    assert [job["id"] for job in http.get("/v1/jobs?state=canceled").json()["items"]] == ids[:1]
+    assert len(http.get("/v1/jobs?label=n=1&kind=train").json()["items"]) == 2
+    assert len(http.get("/v1/jobs?label=n").json()["items"]) == 5
+    assert http.get("/v1/jobs?kind=sample").json()["items"] == []
+    assert pointers(http.get("/v1/jobs?limit=101")) == ["/query/limit"]
+    problem(http.get("/v1/jobs?cursor=x"), 422, "INVALID_INPUT")
+
+
+def test_the_verbs_and_what_forbids_them(live: Live, http: httpx2.Client) -> None:
+    url = http.post("/v1/jobs", json=BODY).headers["Location"]
+
+    def state(verb: str) -> str:
+        return str(http.post(f"{url}/{verb}").json()["state"])
+
+    problem(http.post(f"{url}/resume"), 409, "CONFLICT")
+    assert [state("pause"), state("resume")] == ["paused", "queued"]
+    job = live.start(url.rpartition("/")[2])
+    assert http.post(f"{url}/cancel").json()["stop_requested"] == "cancel"
+    live.end(job, Outcome.CANCELED)
+    problem(http.post(f"{url}/cancel"), 409, "CONFLICT")
+    assert state("retry") == "queued"
+    problem(http.post("/v1/jobs/job-none/cancel"), 404, "NOT_FOUND")
+
+
+def test_a_full_queue_says_when_to_come_again(settings: Settings) -> None:
+    with live_api(settings.model_copy(update={"max_queued_jobs": 0})) as live:
+        live.add_dataset("garments")
+        headers = {"Authorization": f"Bearer {KEY}"}
+        answer = httpx2.post(f"{live.url}/v1/jobs", json=BODY, headers=headers)
+        problem(answer, 503, "UNAVAILABLE")
+        assert int(answer.headers["Retry-After"]) >= 1
