@@ -20,6 +20,7 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -131,7 +132,12 @@ def litserve(python: str, packages: Path | None, max_batch: int, folder: Path) -
             lambda: [leader, *leader.children(recursive=True)],
         )
     finally:
+        # LitServe's workers do not end with it.
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.stop()
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
 
 
 def measured(seconds: int, rounds: int, peer_python: str | None) -> dict[str, dict[int, Measure]]:
@@ -186,6 +192,7 @@ def main() -> None:
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not on the PATH: install it (Debian: apt-get install wrk)")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     results = measured(options.seconds, options.rounds, options.peer_python)
     ours, *peers = results.values()
     missed = False

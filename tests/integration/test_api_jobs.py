@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,30 +13,15 @@ from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission, Outcome
 from shared.settings import Settings
 from shared.storage import keys
 from tests.live import KEY, Live, live_api
+from tests.problems import problem
 
 SPEC = {"dataset": "garments", "model": "tailor", "preset": "lecture"}
 BODY = {"kind": "train", "spec": SPEC}
 
 
-@pytest.fixture
-def live(settings: Settings) -> Iterator[Live]:
-    with live_api(settings) as live:
-        live.add_dataset("garments")
-        yield live
-
-
-@pytest.fixture
-def http(live: Live) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=live.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
-        yield client
-
-
-def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
-    found: dict[str, Any] = answer.json()
-    assert (answer.status_code, found["status"], found["code"]) == (status, status, code)
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert found["request_id"] == answer.headers["X-Request-Id"]
-    return found
+@pytest.fixture(autouse=True)
+def garments(live: Live) -> None:
+    live.add_dataset("garments")
 
 
 def pointers(answer: httpx2.Response) -> list[str]:

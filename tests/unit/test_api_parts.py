@@ -82,7 +82,8 @@ def test_a_body_may_be_so_deep_and_no_deeper() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"[NaN]", b"[1e999, Infinity]", rb'["\ud800"]', b"[" * 100_000, b"\xff", b"1" * 9999]
+    "body",
+    [b"{", b"[NaN]", b"[1e999, Infinity]", rb'["\ud800"]', b"[" * 100_000, b"\xff", b"1" * 9999],
 )
 def test_a_body_is_strict_json(body: bytes) -> None:
     with pytest.raises(InvalidInput, match="not JSON"):

@@ -130,10 +130,10 @@ def unpack(
             num_files += 1
             if num_files > MAX_FILES:
                 raise InvalidInput(f"the upload holds more than {MAX_FILES:,} files")
-            if _is_junk(path):
-                continue
             if reason := _unsafe_path(path):
                 refusals.add(path, reason)
+            elif _is_junk(path):
+                continue
             elif path in members:
                 refusals.add(path, "a second file of this path")
             else:
@@ -204,7 +204,7 @@ def _gunzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _is_junk(path: str) -> bool:
     """Hidden files, those that macOS adds, and papers: nobody misses them, so nobody is told."""
     parts = path.split("/")
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
+    hidden = any(part.startswith(".") and part != "." for part in parts)
     return hidden or parts[0] == "__MACOSX" or parts[-1].upper().startswith(PAPERS)
 
 

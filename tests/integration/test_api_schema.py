@@ -1,0 +1,91 @@
+"""The API answers as its OpenAPI document says, whatever it is sent.
+
+Schemathesis makes up right and wrong requests from the document; the draws are the same each time.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from schemathesis import APIOperation, Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from services.api.openapi import document
+from services.local.servers import S3Server
+from shared.schemas.jobs import JobKind, JobSubmission
+from shared.settings import Settings
+from tests.live import KEY, Live, live_api
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+NUM_EXAMPLES = 12
+ENDED = "job-ended"
+"""A job that is there, and whose event stream ends."""
+
+SCHEMA = schemathesis.openapi.from_dict(json.loads(document()))
+OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
+
+
+@pytest.fixture(scope="module")
+def live(redis_url: str, s3: S3Server) -> Iterator[Live]:
+    name = f"schema-{uuid.uuid4().hex[:8]}"
+    settings = Settings.model_validate(
+        {
+            "redis_url": SecretStr(redis_url),
+            "queue_name": name,
+            "s3_bucket": name,
+            **s3.settings(),
+        }
+    )
+    with live_api(settings) as live:
+        live.add_dataset("garments", num_classes=3)
+        submission = JobSubmission(kind=JobKind.SAMPLE, spec={"model": "tailor", "n": 3})
+        live.queue.submit(ENDED, submission, owner="tester")
+        live.queue.cancel(ENDED)
+        yield live
+
+
+def cases(operation: APIOperation) -> st.SearchStrategy[Case]:
+    """Requests that are right, requests that are wrong, and some about what is there."""
+    there = {"job_id": ENDED, "name": "garments"}
+    wanted = {p.name for p in operation.path_parameters}
+    known = {name: value for name, value in there.items() if name in wanted}
+    modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
+    made_up = [operation.as_strategy(generation_mode=mode) for mode in modes]
+    if not known:
+        return st.one_of(made_up)
+    return st.one_of(*made_up, operation.as_strategy(path_parameters=known))
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_answer_is_one_that_the_document_knows(live: Live, label: str) -> None:
+    @hypothesis_settings(max_examples=NUM_EXAMPLES, database=None)
+    @given(case=cases(OPERATIONS[label]))
+    def check(case: Case) -> None:
+        case.call_and_validate(
+            base_url=live.url,
+            headers={"Authorization": f"Bearer {KEY}"},
+            checks=CHECKS,
+            timeout=30,
+        )
+
+    check()
