@@ -37,6 +37,7 @@ imports: setup  ## Who may import whom
 	$(BIN)/lint-imports
 
 bench: setup  ## Benchmarks; each number is a ratio within one run
+	$(BIN)/python -m pip install --quiet --editable '.[all,bench]' --constraint constraints.txt
 	$(BIN)/python -m tests.benchmarks
 
 up: setup  ## Start the stack in the background

@@ -96,7 +96,9 @@ class RayJobs:
         )
         self._queue_name = settings.queue_name
         self._stop_grace_s = settings.stop_grace_s
-        self._entrypoint = f"{shlex.quote(python)} -m {module}"
+        # Ray starts a shell; without exec a SIGTERM to the process group would end that shell at
+        # once, and Ray would call the attempt dead while it still writes its checkpoint.
+        self._entrypoint = f"exec {shlex.quote(python)} -m {module}"
 
     def attempts(self) -> dict[str, RayAttempt]:
         """All attempts of this queue that Ray still knows, by submission id."""
