@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Iterator
 
+import httpx2
 import pytest
 import schemathesis
 from hypothesis import given
@@ -26,7 +27,9 @@ from schemathesis.specs.openapi.checks import (
 
 from services.api.openapi import document
 from services.local.servers import S3Server
-from shared.schemas.jobs import JobKind, JobSubmission
+from shared.schemas.jobs import JobKind, JobSubmission, Outcome
+from shared.schemas.presets import PRESETS
+from shared.schemas.recipes import GanConfig, ReplayConfig
 from shared.settings import Settings
 from tests.live import KEY, Live, live_api
 
@@ -39,9 +42,20 @@ CHECKS = [
 ]
 NUM_EXAMPLES = 60
 ENDED = "job-ended"
-"""A job that is there, and whose event stream ends."""
+"""A job that is there and has succeeded: no request moves it, and its event stream ends."""
 
 SCHEMA = schemathesis.openapi.from_dict(json.loads(document()))
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9)
+)
+NAMES = st.sampled_from([*GanConfig.model_fields, *ReplayConfig.model_fields, "lr", "size", "x/~y"])
+OVERRIDES = st.dictionaries(
+    NAMES, SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(NAMES, SCALARS, max_size=3)
+)
 OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
 
 
@@ -60,7 +74,7 @@ def live(redis_url: str, s3: S3Server) -> Iterator[Live]:
         live.add_dataset("garments", num_classes=3)
         submission = JobSubmission(kind=JobKind.SAMPLE, spec={"model": "tailor", "n": 3})
         live.queue.submit(ENDED, submission, owner="tester")
-        live.queue.cancel(ENDED)
+        live.end(live.start(ENDED), Outcome.SUCCEEDED)
         yield live
 
 
@@ -83,9 +97,23 @@ def test_every_answer_is_one_that_the_document_knows(live: Live, label: str) -> 
     def check(case: Case) -> None:
         case.call_and_validate(
             base_url=live.url,
-            headers={"Authorization": f"Bearer {KEY}", "Connection": "close"},
+            headers={"Authorization": f"Bearer {KEY}"},
             checks=CHECKS,
             timeout=30,
         )
 
     check()
+
+
+@given(preset=st.sampled_from([*PRESETS, "x"]), config=OVERRIDES, workers=SCALARS, seed=SCALARS)
+def test_no_override_of_a_preset_is_an_error_of_the_server(
+    live: Live, preset: str, config: object, workers: object, seed: object
+) -> None:
+    spec = {"dataset": "garments", "model": "tailor", "preset": preset}
+    spec |= {"config": config, "workers": workers, "seed": seed}
+    answer = httpx2.post(
+        f"{live.url}/v1/jobs?validate_only=true",
+        json={"kind": "train", "spec": spec},
+        headers={"Authorization": f"Bearer {KEY}"},
+    )
+    assert answer.status_code in (200, 422), answer.text

@@ -1,6 +1,6 @@
 """Items -> pixels, by Ray Data, in order.
 
-The tasks read the spool, so they run on this machine; they ask Ray for no CPU, because the job's
+The tasks read the spool, so they run on this node; they ask Ray for no CPU, because the job's
 lease already holds one (a task that asked for another would wait for ever on a full cluster). Only
 `NUM_DECODERS` run at a time, and only a few blocks wait in the object store.
 """
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from shared.errors import UnsafeImage
 from workers.jobs.ingest import decode
@@ -36,13 +35,15 @@ def decoded(
     rows = min(MAX_BLOCK_ITEMS, max(1, BLOCK_BYTES // (size * size * channels)))
     blocks = [_table(items[start : start + rows]) for start in range(0, len(items), rows)]
     _set_up_ray()
-    dataset = ray.data.from_arrow(blocks).map_batches(
+    # Not from_arrow: to look at the blocks, it runs a task that asks for a CPU.
+    dataset = ray.data.from_blocks(blocks).map_batches(
         decode_block,
         batch_size=None,
         batch_format="pyarrow",
         fn_kwargs={"spool": str(spool), "size": size, "channels": channels, "fit": fit},
         num_cpus=0,
         compute=ray.data.TaskPoolStrategy(size=NUM_DECODERS),
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
     )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
@@ -95,15 +96,13 @@ def _table(items: list[Item]) -> pa.Table:
 
 
 def _set_up_ray() -> None:
-    """Set Ray Data up for this process: in order, on this node, within a bounded store."""
+    """Connect this process, and set Ray Data up: in order, within a bounded store, in silence."""
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.scheduling_strategy = NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
         object_store_memory=MAX_STORE_BYTES
     )
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
