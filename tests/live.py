@@ -46,23 +46,7 @@ class Live:
 
     def add_dataset(self, name: str, *, num_classes: int = 0) -> DatasetManifest:
         """A dataset that trainings can name; its one shard holds nothing."""
-        shard = keys.dataset_shard(name, "d1", 0)
-        self.store.put(shard, b"")
-        manifest = DatasetManifest(
-            name=name,
-            version="d1",
-            size=32,
-            channels=1,
-            num_images=100,
-            num_classes=num_classes,
-            class_names=[f"class {i}" for i in range(num_classes)],
-            shards=[
-                Shard(key=shard, bytes=0, sha256=hashlib.sha256(b"").hexdigest(), num_images=100)
-            ],
-            created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        )
-        datasets.publish(self.store, manifest)
-        return manifest
+        return add_dataset(self.store, name, num_classes=num_classes)
 
     def start(self, job_id: str) -> Job:
         """Lease the job and begin its next attempt."""
@@ -81,6 +65,25 @@ class Live:
     ) -> None:
         """End the newest attempt."""
         self.queue.finish(job.id, job.token, outcome, error=error, result=result or None)
+
+
+def add_dataset(store: ObjectStore, name: str, *, num_classes: int = 0) -> DatasetManifest:
+    """A dataset that trainings can name; its one shard holds nothing."""
+    shard = keys.dataset_shard(name, "d1", 0)
+    store.put(shard, b"")
+    manifest = DatasetManifest(
+        name=name,
+        version="d1",
+        size=32,
+        channels=1,
+        num_images=100,
+        num_classes=num_classes,
+        class_names=[f"class {i}" for i in range(num_classes)],
+        shards=[Shard(key=shard, bytes=0, sha256=hashlib.sha256(b"").hexdigest(), num_images=100)],
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    datasets.publish(store, manifest)
+    return manifest
 
 
 @contextmanager

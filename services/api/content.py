@@ -38,7 +38,7 @@ OTHER = Kind("application/octet-stream", "attachment")
 
 def declared(*media_types: str) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that answers with a file, for its OpenAPI description."""
-    content: dict[str, Any] = dict.fromkeys(media_types, {})
+    content: dict[str, Any] = {media_type: {} for media_type in media_types}
     return {200: {"description": "The file", "content": content}}
 
 

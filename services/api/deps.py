@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Annotated
 
 from fastapi import Depends, Request
-from shared.queue.events import EventLog
-from shared.queue.jobs import JobQueue
 
 from shared.ids import JobId
+from shared.queue.events import EventLog
+from shared.queue.jobs import JobQueue
+from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Job
+from shared.schemas.models import ModelCard
 from shared.settings import Settings
+from shared.storage import datasets
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
 from shared.storage.runs import RunStore
+
+NUM_KEPT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +34,25 @@ class Parts:
     registry: Registry
     queue: JobQueue
     events: EventLog
+    manifest_of: Callable[[str, str], DatasetManifest]
+    card_of: Callable[[str, int], ModelCard]
+    """Of a dataset's or model's version that was just seen to exist: versions never change, so
+    these are kept in memory, and a submit asks the store for pointers only."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Parts:
         """The parts that the settings name; nothing is sent yet."""
         store = ObjectStore.from_settings(settings)
+        registry = Registry(store)
         return cls(
             settings=settings,
             store=store,
             runs=RunStore(store),
-            registry=Registry(store),
+            registry=registry,
             queue=JobQueue.from_settings(settings),
             events=EventLog.from_settings(settings),
+            manifest_of=lru_cache(NUM_KEPT)(partial(datasets.manifest, store)),
+            card_of=lru_cache(NUM_KEPT)(registry.card),
         )
 
 

@@ -53,9 +53,13 @@ def submit(parts: Parts, submission: JobSubmission, *, owner: str, key: str | No
     """
     body_sha256 = _digest(submission)
     job_id = job_id_for(owner, key) if key else new_job_id()
-    accepted = _recorded(parts, job_id) if key else None
-    if accepted is None:
+    try:
         resolved = resolve(parts, submission).submission
+    except ElmyrError:
+        # A repeat gets its job although what it names may have gone by now.
+        if key is None or (accepted := _recorded(parts, job_id)) is None:
+            raise
+    else:
         accepted = record(parts, job_id, resolved, owner=owner, body_sha256=body_sha256)
     if accepted.body_sha256 != body_sha256:
         raise IdempotencyClash(f"this Idempotency-Key made job {job_id} from another request")
@@ -141,7 +145,10 @@ def _train(
     if spec.dataset_version is None and _will_come(after, JobKind.INGEST, "dataset", spec.dataset):
         return spec, None  # its size is not known yet: the attempt resolves the preset
     try:
-        manifest = datasets.manifest(parts.store, spec.dataset, spec.dataset_version)
+        if spec.dataset_version is None:
+            manifest = parts.manifest_of(spec.dataset, datasets.latest(parts.store, spec.dataset))
+        else:
+            manifest = datasets.manifest(parts.store, spec.dataset, spec.dataset_version)
     except NotFound as error:
         there = ", ".join(found.name for found in datasets.list_datasets(parts.store)) or "none"
         detail = f"{error.detail}; there are: {there}"
@@ -167,7 +174,7 @@ def _sample(
         return spec, None
     try:
         name, version = parts.registry.resolve(spec.model)
-        card = parts.registry.card(name, version)
+        card = parts.card_of(name, version)
     except NotFound as error:
         raise _at("/spec/model", NotFound, error.detail) from error
     classes = card.class_names

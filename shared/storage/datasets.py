@@ -41,13 +41,19 @@ def publish(store: ObjectStore, manifest: DatasetManifest) -> None:
 
 def manifest(store: ObjectStore, name: str, version: str | None = None) -> DatasetManifest:
     """The manifest of a version, or of the newest. Raises NotFound."""
+    version = version or latest(store, name)
     try:
-        if version is None:
-            version = documents.read(store, Latest, keys.dataset_latest(name)).version
         return documents.read(store, DatasetManifest, keys.dataset_manifest(name, version))
     except NotFound as error:
-        wanted = f"dataset {name}" if version is None else f"version {version} of dataset {name}"
-        raise NotFound(f"there is no {wanted}") from error
+        raise NotFound(f"there is no version {version} of dataset {name}") from error
+
+
+def latest(store: ObjectStore, name: str) -> str:
+    """The version that a bare name means now. Raises NotFound."""
+    try:
+        return documents.read(store, Latest, keys.dataset_latest(name)).version
+    except NotFound as error:
+        raise NotFound(f"there is no dataset {name}") from error
 
 
 def list_datasets(store: ObjectStore) -> list[DatasetManifest]:

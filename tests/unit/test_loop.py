@@ -48,6 +48,12 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from() -> None:
         assert torch.equal(tensors(resumed)[name], tensor), name
 
 
+def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from() -> None:
+    _, reports, complete = train_steps(tiny("lecture", **SHORT), stop_at_step=0)
+    assert not complete
+    assert not any(isinstance(report, Checkpoint) for report in reports)
+
+
 def test_it_reports_progress_to_the_end() -> None:
     _, reports, _ = train_steps(tiny("modern-conditional", **SHORT))
     metrics = [report for report in reports if isinstance(report, Metrics)]

@@ -100,7 +100,7 @@ def train(
     `report` is called on the first rank only and must return at once.
 
     Returns True when the run is complete, False when it was stopped. In both cases a final
-    checkpoint was reported.
+    checkpoint was reported, unless there was no step to save: a new start makes the same.
 
     Raises:
         TrainingFailed: a loss is not finite.
@@ -142,7 +142,8 @@ def train(
         if _passes(step, per_step, config.checkpoint_every_kimg) and step < num_steps:
             _report_checkpoint(recipe, ranks, step, kimg, report, final=False)
 
-    _report_checkpoint(recipe, ranks, step, step * per_step, report, final=True)
+    if step > 0:
+        _report_checkpoint(recipe, ranks, step, step * per_step, report, final=True)
     return verdict != STOP
 
 

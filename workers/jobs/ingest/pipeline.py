@@ -32,6 +32,8 @@ def decoded(
 ) -> Iterator[pa.Table]:
     """Blocks in the items' order, with columns `path`, `label`, `text`, `image` (raw pixels; null
     where it was refused), `digest` (sha256 of the pixels) and `reason` (why it was refused)."""
+    if not items:
+        return
     rows = min(MAX_BLOCK_ITEMS, max(1, BLOCK_BYTES // (size * size * channels)))
     blocks = [_table(items[start : start + rows]) for start in range(0, len(items), rows)]
     _set_up_ray()
@@ -42,7 +44,7 @@ def decoded(
         batch_format="pyarrow",
         fn_kwargs={"spool": str(spool), "size": size, "channels": channels, "fit": fit},
         num_cpus=0,
-        compute=ray.data.TaskPoolStrategy(size=NUM_DECODERS),
+        compute=ray.data.TaskPoolStrategy(size=min(NUM_DECODERS, len(blocks))),
         label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
     )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
