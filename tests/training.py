@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,26 @@ def tiny(preset: str, **overrides: Any) -> GanConfig:
     return resolve_preset(preset, size=16, channels=1, num_classes=4, overrides=narrow, workers=2)
 
 
+@contextmanager
+def as_in_an_attempt() -> Iterator[None]:
+    """torch set as an attempt has it. Flushed denormals are a state of the thread: Hypothesis
+    refuses to draw floats in it, so they are given back."""
+    deterministic_cpu()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def run_rounds(config: GanConfig, ranks: Ranks, rounds: int) -> tuple[Gan, list[dict[str, float]]]:
     """Bootstrap, then so many rounds; the recipe and the means of each round over all ranks."""
-    deterministic_cpu()
-    recipe = Gan(config, squares(), ranks)
-    recipe.bootstrap()
-    history = []
-    for step in range(rounds):
-        recipe.step(step, progress=step / rounds)
-        history.append(recipe.stats())
+    with as_in_an_attempt():
+        recipe = Gan(config, squares(), ranks)
+        recipe.bootstrap()
+        history = []
+        for step in range(rounds):
+            recipe.step(step, progress=step / rounds)
+            history.append(recipe.stats())
     return recipe, history
 
 
@@ -99,24 +112,24 @@ def train_steps(
     config: GanConfig, *, start: Checkpoint | None = None, stop_at_step: int | None = None
 ) -> tuple[Gan, list[Metrics | Grid | Checkpoint], bool]:
     """The loop on one rank, from a checkpoint if one is given; all that it reported."""
-    deterministic_cpu()
-    recipe = Gan(config, squares(), Ranks())
-    if start:
-        recipe.load_state(start.networks, start.optimizers, start.replay)
-    reports: list[Metrics | Grid | Checkpoint] = []
-    first = start.step if start else 0
-    steps = iter(range(first, 10**9, 4))
+    with as_in_an_attempt():
+        recipe = Gan(config, squares(), Ranks())
+        if start:
+            recipe.load_state(start.networks, start.optimizers, start.replay)
+        reports: list[Metrics | Grid | Checkpoint] = []
+        first = start.step if start else 0
+        steps = iter(range(first, 10**9, 4))
 
-    def should_stop() -> bool:
-        step = next(steps)
-        return stop_at_step is not None and step >= stop_at_step
+        def should_stop() -> bool:
+            step = next(steps)
+            return stop_at_step is not None and step >= stop_at_step
 
-    complete = train(
-        recipe,
-        config,
-        Ranks(),
-        start_step=first,
-        should_stop=should_stop,
-        report=reports.append,
-    )
+        complete = train(
+            recipe,
+            config,
+            Ranks(),
+            start_step=first,
+            should_stop=should_stop,
+            report=reports.append,
+        )
     return recipe, reports, complete

@@ -60,6 +60,7 @@ def _deployment(name: str, build: Any, *, target: int, min_replicas: int, max_re
         max_ongoing_requests=MAX_ONGOING,
         # Training owns the processors that Ray counts; niceness and Linux share out the rest.
         ray_actor_options={"num_cpus": 0},
+        # A line per request costs more than the answer of a health check.
         logging_config={"enable_access_log": False},
         autoscaling_config={
             "min_replicas": min_replicas,

@@ -136,7 +136,7 @@ class AttemptContext:
         self._interrupted = True
 
     def finish(self, end: End) -> None:
-        """Write what is left of the events, then tell the queue how the attempt ended.
+        """Write what is left of progress and events, then tell the queue how the attempt ended.
 
         Redis may be away for minutes: the end of hours of work waits for it.
         """
@@ -145,6 +145,8 @@ class AttemptContext:
             self._thread.join()
         while True:
             try:
+                if self._progress:
+                    self._beat()
                 self._flush()
                 self.queue.finish(
                     self.job.id, self.token, end.outcome, error=end.error, result=end.result
