@@ -20,5 +20,7 @@ def live(settings: Settings) -> Iterator[Live]:
 
 @pytest.fixture
 def http(live: Live) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=live.url, headers={"Authorization": f"Bearer {KEY}"}) as client:
+    with httpx2.Client(
+        base_url=live.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60
+    ) as client:
         yield client

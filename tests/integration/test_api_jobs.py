@@ -161,6 +161,6 @@ def test_a_full_queue_says_when_to_come_again(settings: Settings) -> None:
     with live_api(settings.model_copy(update={"max_queued_jobs": 0})) as live:
         live.add_dataset("garments")
         headers = {"Authorization": f"Bearer {KEY}"}
-        answer = httpx2.post(f"{live.url}/v1/jobs", json=BODY, headers=headers)
+        answer = httpx2.post(f"{live.url}/v1/jobs", json=BODY, headers=headers, timeout=60)
         problem(answer, 503, "UNAVAILABLE")
         assert int(answer.headers["Retry-After"]) >= 1

@@ -16,6 +16,15 @@ from tests.live import KEY, Live, listening, live_api
 from tests.problems import problem
 
 
+PATIENCE_S = 60.0
+"""An application starts within a second, unless the machine is busy."""
+
+
+def get(url: str, *, headers: dict[str, str] | None = None) -> httpx2.Response:
+    """What somebody without a key is answered."""
+    return httpx2.get(url, headers=headers, timeout=PATIENCE_S)
+
+
 @pytest.fixture
 def live(settings: Settings) -> Iterator[Live]:
     with live_api(settings.model_copy(update={"max_json_bytes": 5000})) as live:
@@ -23,7 +32,7 @@ def live(settings: Settings) -> Iterator[Live]:
 
 
 def test_every_route_under_v1_needs_a_key(live: Live) -> None:
-    document = httpx2.get(f"{live.url}/openapi.json").json()
+    document = get(f"{live.url}/openapi.json").json()
     protected = [
         (method, path)
         for path, operations in document["paths"].items()
@@ -33,14 +42,14 @@ def test_every_route_under_v1_needs_a_key(live: Live) -> None:
     assert protected
     for method, path in [*protected, ("get", "/v1/not-a-route")]:
         for headers in ({}, {"Authorization": "Bearer elm_wrong"}):
-            answer = httpx2.request(method, live.url + path, headers=headers)
+            answer = httpx2.request(method, live.url + path, headers=headers, timeout=PATIENCE_S)
             problem(answer, 401, "UNAUTHORIZED")
             assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"])
 def test_health_and_description_need_none(live: Live, path: str) -> None:
-    assert httpx2.get(live.url + path).status_code == 200
+    assert get(live.url + path).status_code == 200
 
 
 def test_unknown_routes_and_methods_are_problems(http: httpx2.Client) -> None:
@@ -85,7 +94,7 @@ def test_headers_keep_browsers_in_bounds(http: httpx2.Client) -> None:
 def test_requests_and_the_queue_are_counted(live: Live, http: httpx2.Client) -> None:
     http.get("/v1/jobs/job-none")
     http.get("/v1/any/thing")
-    page = httpx2.get(f"{live.url}/metrics").text
+    page = get(f"{live.url}/metrics").text
     assert (
         'elmyr_api_requests_total{method="GET",route="/v1/jobs/{job_id}",status="404"} 1.0' in page
     )
@@ -99,19 +108,19 @@ def test_without_redis_or_s3_it_lives_but_is_not_ready(tmp_path: Path) -> None:
         settings = Settings.model_validate({"redis_url": redis.url, **s3.settings()})
         with live_api(settings) as live:
             headers = {"Authorization": f"Bearer {KEY}"}
-            assert httpx2.get(f"{live.url}/readyz").status_code == 200
+            assert get(f"{live.url}/readyz").status_code == 200
             s3.stop()
-            ready = httpx2.get(f"{live.url}/readyz")
+            ready = get(f"{live.url}/readyz")
             problem(ready, 503, "UNAVAILABLE")
             assert "object store" in ready.json()["detail"]
             redis.stop()
-            ready = httpx2.get(f"{live.url}/readyz")
+            ready = get(f"{live.url}/readyz")
             assert "Redis" in ready.json()["detail"]
-            jobs = httpx2.get(f"{live.url}/v1/jobs", headers=headers)
+            jobs = get(f"{live.url}/v1/jobs", headers=headers)
             problem(jobs, 503, "UNAVAILABLE")
             assert int(jobs.headers["Retry-After"]) >= 1
-            assert httpx2.get(f"{live.url}/healthz").status_code == 200
-            assert "elmyr_queue_jobs{" not in httpx2.get(f"{live.url}/metrics").text
+            assert get(f"{live.url}/healthz").status_code == 200
+            assert "elmyr_queue_jobs{" not in get(f"{live.url}/metrics").text
 
 
 def test_a_defect_is_answered_without_its_words(settings: Settings) -> None:
@@ -122,7 +131,7 @@ def test_a_defect_is_answered_without_its_words(settings: Settings) -> None:
         raise RuntimeError("the password is 1234")
 
     with listening(app) as url:
-        answer = httpx2.get(f"{url}/broken")
+        answer = get(f"{url}/broken")
         problem(answer, 500, "INTERNAL")
         assert "1234" not in answer.text
         assert json.loads(answer.text)["title"] == "Something went wrong in Elmyr"

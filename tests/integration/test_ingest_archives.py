@@ -113,6 +113,7 @@ GOOD = {"good.png": png(2)}
         (zip_of(GOOD | {"..\\x.png": png(1)}), "..\\x.png", "another system"),
         (zip_of(GOOD | {"a\nb.png": png(1)}), "a\nb.png", "cannot be shown"),
         (zip_of(GOOD | {"x" * 1100: png(1)}), "x" * 300, "too long"),
+        (zip_of(GOOD | {"QQ": png(1)}).replace(b"QQ", b"\x00Q"), "", "without a name"),
         (tar_of(GOOD | {"../x.png": png(1)}), "../x.png", "leads out"),
         (tar_of(GOOD | {"/x.png": png(1)}), "/x.png", "absolute"),
         (tar_of(GOOD, extra=[link("l", tarfile.SYMTYPE, "/etc/passwd")]), "l", "a link"),

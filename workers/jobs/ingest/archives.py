@@ -8,6 +8,7 @@ whole, or cannot be read to its end, is refused as a whole.
 from __future__ import annotations
 
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -85,7 +86,9 @@ READ_ERRORS = (
     OSError,
     EOFError,
     ValueError,
+    LookupError,
     RuntimeError,
+    struct.error,
     zlib.error,
     lzma.LZMAError,
     tarfile.TarError,
@@ -209,6 +212,8 @@ def _is_junk(path: str) -> bool:
 
 
 def _unsafe_path(path: str) -> str | None:
+    if not path:
+        return "a file without a name"
     if len(path) > MAX_PATH_CHARS:
         return "the path is too long"
     if path.startswith("/") or "\\" in path or path[1:2] == ":":

@@ -44,7 +44,7 @@ def walk_zip(upload: Path, refusals: Refusals) -> Walk:
 
     with _CappedFile(upload) as file, zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if info.is_dir():
+            if info.filename.endswith("/"):
                 continue
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
                 refusals.add(info.filename, "a link or a device")
