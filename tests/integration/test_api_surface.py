@@ -15,7 +15,6 @@ from shared.settings import Settings
 from tests.live import KEY, Live, listening, live_api
 from tests.problems import problem
 
-
 PATIENCE_S = 60.0
 """An application starts within a second, unless the machine is busy."""
 

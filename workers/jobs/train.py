@@ -183,6 +183,9 @@ def _run_on_ranks(context: AttemptContext, workers: int) -> End | None:
     """
     from workers.training.distributed import launch
 
+    # Those imports take seconds; a wish that came meanwhile is met before there are ranks.
+    if reason := context.should_stop():
+        return _stopped(reason)
     arguments = {"job_id": context.job.id, "token": context.token}
     trainer = ThreadPoolExecutor(1).submit(launch, _rank_main, arguments, workers=workers)
     asked_at: float | None = None
