@@ -105,8 +105,8 @@ def resolve_preset(
     """
     if preset not in PRESETS:
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    base = PRESETS[preset](size=size, channels=channels, num_classes=num_classes)
     try:
+        base = PRESETS[preset](size=size, channels=channels, num_classes=num_classes)
         config = GanConfig.model_validate(_merged(base.model_dump(), overrides))
         config.check_workers(workers)
     except ValidationError as error:

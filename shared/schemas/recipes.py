@@ -8,11 +8,24 @@ networks from it.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAX_SIZE = 256
+
+
+def _doubled(size: int) -> int:
+    base = size
+    while base % 2 == 0 and base > 7:
+        base //= 2
+    if not 4 <= base <= 7:
+        raise ValueError(f"size {size} is not 4, 5, 6 or 7 times a power of two")
+    return size
+
+
+Side = Annotated[int, Field(ge=8, le=MAX_SIZE), AfterValidator(_doubled)]
+"""Height and width of what a network of doublings makes or sees."""
 
 
 class Frozen(BaseModel):
@@ -28,7 +41,7 @@ class GeneratorConfig(Frozen):
     """
 
     architecture: Literal["dcgan"] = "dcgan"
-    size: int = Field(32, ge=8, le=MAX_SIZE)
+    size: Side = 32
     channels: Literal[1, 3] = 1
     z_dim: int = Field(64, ge=1, le=1024)
     width: int = Field(16, ge=4, le=512)
@@ -48,7 +61,7 @@ class DiscriminatorConfig(Frozen):
     """
 
     architecture: Literal["dcgan"] = "dcgan"
-    size: int = Field(32, ge=8, le=MAX_SIZE)
+    size: Side = 32
     channels: Literal[1, 3] = 1
     width: int = Field(16, ge=4, le=512)
     max_width: int = Field(512, ge=4, le=2048)

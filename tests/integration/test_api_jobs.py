@@ -91,6 +91,7 @@ def test_a_repeat_gets_its_job_although_the_dataset_has_gone(
         ({"spec": SPEC | {"workers": 3}}, "/spec/workers"),
         ({"spec": SPEC | {"config": {"replay": {"size": 1}}}}, "/spec/config/replay/size"),
         ({"spec": SPEC | {"config": {"replay": {"capacity": 1}}}}, "/spec/config/replay/capacity"),
+        ({"spec": SPEC | {"config": {"generator": {"size": 50}}}}, "/spec/config/generator/size"),
         ({"after": ["job-none"]}, "/after/0"),
         ({"labels": {"a b": "c"}}, "/labels/a b/[key]"),
     ],
