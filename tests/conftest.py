@@ -5,6 +5,7 @@ Each test gets a queue name and a bucket of its own, so that no test sees what a
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -30,6 +31,11 @@ hypothesis_settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 hypothesis_settings.load_profile("ci")
+
+
+def pytest_configure() -> None:
+    """SIGTERM (a time-out from outside) unwinds like Ctrl-C, so that fixtures end their servers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 from types import FrameType
 
 import structlog
@@ -35,13 +36,16 @@ def main() -> None:
     structlog.contextvars.bind_contextvars(job_id=job_id, attempt=number)
     context = AttemptContext.open(job_id, number, settings())
     stop_on_sigterm(context)
-    try:
-        with context:
-            end = _end(context)
-            if end is not None:
-                context.finish(end)
-    except StaleToken as error:
-        log.warning("this attempt is over", reason=str(error))
+    # The trainer's tear-down may still write there when we leave.
+    with tempfile.TemporaryDirectory(prefix="elmyr-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder
+        try:
+            with context:
+                end = _end(context)
+                if end is not None:
+                    context.finish(end)
+        except StaleToken as error:
+            log.warning("this attempt is over", reason=str(error))
     # Ray's threads and the trainer's tear-down would hold the process for another 10 s.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -71,8 +71,9 @@ def _sessions(stack_id: str, part: str | None) -> dict[int, str]:
     for process in psutil.process_iter():
         try:
             environment = process.environ()
-            if environment.get(STACK_MARK) == stack_id and part in (None, environment[PART_MARK]):
-                sessions[os.getsid(process.pid)] = environment[PART_MARK]
+            name = environment.get(PART_MARK, "")
+            if environment.get(STACK_MARK) == stack_id and part in (None, name):
+                sessions[os.getsid(process.pid)] = name
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or another user's
     return sessions
