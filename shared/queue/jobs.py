@@ -82,7 +82,8 @@ class JobQueue:
         with redis_errors():
             self._redis.client.ping()
 
-    # What users ask
+    # What users ask. A verb that is repeated under its `key`, with no other verb in between, is
+    # answered with the job as it is.
 
     def submit(
         self, job_id: str, submission: JobSubmission, *, owner: str, body_sha256: str = ""
@@ -122,28 +123,28 @@ class JobQueue:
             }
         ), True
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, *, key: str | None = None) -> Job:
         """Cancel: at once where nothing runs, else as a wish. Raises Conflict in a final state."""
-        return self._job("cancel", job_id)
+        return self._verb("cancel", job_id, key)
 
-    def pause(self, job_id: str) -> Job:
+    def pause(self, job_id: str, *, key: str | None = None) -> Job:
         """Pause: at once where nothing runs, else as a wish.
 
         Raises Conflict in a paused or final state, and while a cancel is asked.
         """
-        return self._job("pause", job_id)
+        return self._verb("pause", job_id, key)
 
-    def resume(self, job_id: str) -> Job:
+    def resume(self, job_id: str, *, key: str | None = None) -> Job:
         """Queue a paused job again. Raises Conflict in any other state."""
-        return self._job("resume", job_id)
+        return self._verb("resume", job_id, key)
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, *, key: str | None = None) -> Job:
         """Queue a failed or canceled job again, with all its failures forgiven.
 
         Its deadline starts anew. Raises Conflict in any other state, or while a job that it waits
         for is failed or canceled.
         """
-        return self._job("retry", job_id)
+        return self._verb("retry", job_id, key)
 
     def get(self, job_id: str) -> Job:
         """One job, with `jobs_ahead` while it is queued."""
@@ -311,6 +312,9 @@ class JobQueue:
             _ms(self._retry_base_s),
             _ms(self._retry_max_s),
         )
+
+    def _verb(self, verb: str, job_id: str, key: str | None) -> Job:
+        return self._job(verb, job_id, f"{verb} {key}" if key else "")
 
     def _job(self, script: str, *args: str | float) -> Job:
         return _job(_fields(self._redis.run(script, *args)))

@@ -7,7 +7,10 @@ turn long enough for the clock, and medians are compared.
 
 - `bare`: the same step by hand, with the same bundle (channels last, one D pass, the fakes' graph
   reused, fused Adam), without repository, counters, statistics and reports.
-- `plain`: as a first script has it: NCHW, Adam as it comes, separate passes, fakes made twice.
+- `plain`: as a first script has it: NCHW, Adam as it comes, separate passes, fakes made twice, D's
+  gradients run on into G, and G's into D.
+
+The repository's cost is the time inside it, of the same turns.
 """
 
 from __future__ import annotations
@@ -145,11 +148,10 @@ def plain(config: GanConfig) -> Turn:
         fake = G(z, c)
         penalise = bool(penalties.r1_gamma) and i % penalties.every == 0
         real.requires_grad_(penalise)
-        shown = fake.detach().requires_grad_(penalise)
-        real_logits, fake_logits = D(real, c_real), D(shown, c)
+        real_logits, fake_logits = D(real, c_real), D(fake, c)
         loss = _loss_d(config, real_logits, fake_logits)
         if penalise:
-            for images, logits in ((real, real_logits), (shown, fake_logits)):
+            for images, logits in ((real, real_logits), (fake, fake_logits)):
                 (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
                 square = gradient.square().sum((1, 2, 3)).mean()
                 loss = loss + penalties.r1_gamma / 2 * penalties.every * square

@@ -41,7 +41,7 @@ from shared.settings import inherited_environment
 from tests.forgers import publish_bench_forger
 from tests.serving_stack import serving_stack
 
-PEER_PACKAGES = ("litserve==0.2.19", "pyzmq>=26")
+PEER_PACKAGES = ("litserve==0.2.19", "pyzmq==27.3.0")
 TARGETS = {1: 2.3, 8: 1.1, 64: 1.5}
 """Connections -> how many times LitServe's requests a second we must reach."""
 

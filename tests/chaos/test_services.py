@@ -1,4 +1,4 @@
-"""A service or Redis is killed in mid-training: the job goes on, and nothing said is forgotten."""
+"""A part of the stack is killed in mid-training: the job ends well, and nothing said is forgotten."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.client import Client
 from services.local.state import StackState
 from shared.schemas.events import EventType
 from shared.schemas.jobs import JobState
-from tests.roads import kill_part, spec, until_type, wait_until_it_runs_again
+from tests.roads import kill_part, kimg_of, spec, until_type, wait_until_it_runs_again
 
 
 @pytest.mark.parametrize("part", ["dispatcher", "api"])
@@ -70,3 +70,45 @@ def test_redis_forgets_nothing_that_was_acknowledged(client: Client, stack: Stac
     assert ended.num_failures == 0
     for job_id in acknowledged:
         assert client.wait(job_id, timeout_s=60).state is JobState.SUCCEEDED
+
+
+def test_checkpoints_wait_until_the_object_store_is_back(
+    client: Client, stack: StackState
+) -> None:
+    job = client.submit("train", spec(workers=1, kimg=40.0, model="keeper"))
+    events = client.events(job.id)
+    seen = until_type(events, EventType.CHECKPOINT)
+    killed = kill_part(stack, "s3")
+    wait_until_it_runs_again(stack, "s3", killed=killed)
+
+    # One attempt did all of it, and its last checkpoint is in the store.
+    seen += until_type(events, EventType.DONE)
+    assert seen == list(client.events(job.id))
+    ended = client.job(job.id)
+    assert [attempt.outcome for attempt in ended.attempts] == ["succeeded"]
+    assert kimg_of(seen, EventType.CHECKPOINT)[-1] == pytest.approx(40.0, abs=0.1)
+    assert ended.result is not None
+    drawn = client.submit("sample", {"model": f"keeper@{ended.result['version']}", "n": 1})
+    assert client.wait(drawn.id, timeout_s=60).state is JobState.SUCCEEDED
+
+
+def test_a_job_goes_on_from_its_checkpoint_when_ray_is_back(
+    client: Client, stack: StackState
+) -> None:
+    job = client.submit("train", spec(workers=2, kimg=40.0, model="phoenix"))
+    events = client.events(job.id)
+    before = until_type(events, EventType.CHECKPOINT)
+    killed = kill_part(stack, "ray")
+    wait_until_it_runs_again(stack, "ray", killed=killed)
+
+    after = until_type(events, EventType.DONE)
+    assert before + after == list(client.events(job.id))
+    ended = client.job(job.id)
+    assert [attempt.outcome for attempt in ended.attempts] == ["crashed", "succeeded"]
+    second = next(i for i, e in enumerate(after) if e.data.get("attempt") == 2)
+    saved = kimg_of(before + after[:second], EventType.CHECKPOINT)[-1]
+    assert kimg_of(after[second:], EventType.METRIC)[0] > saved
+
+    # Serve was deployed anew on the new Ray.
+    drawn = client.submit("sample", {"model": "phoenix", "n": 1})
+    assert client.wait(drawn.id, timeout_s=120).state is JobState.SUCCEEDED

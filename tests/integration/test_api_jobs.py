@@ -77,6 +77,14 @@ def test_a_repeat_gets_its_job_although_the_dataset_has_gone(
     problem(http.post("/v1/jobs", json=BODY), 404, "NOT_FOUND")
 
 
+def test_a_repeated_verb_is_answered_with_what_it_did(http: httpx2.Client) -> None:
+    job_id = http.post("/v1/jobs", json=BODY).json()["id"]
+    for _ in range(2):
+        answer = http.post(f"/v1/jobs/{job_id}/cancel", headers={"Idempotency-Key": "k"})
+        assert (answer.status_code, answer.json()["state"]) == (200, "canceled")
+    problem(http.post(f"/v1/jobs/{job_id}/cancel"), 409, "CONFLICT")
+
+
 @pytest.mark.parametrize(
     ("change", "where"),
     [

@@ -257,6 +257,25 @@ def test_a_chain_of_jobs_ends_with_its_first(queue: JobQueue) -> None:
     assert queue.retry("job-1").reason == "waits for job job-0"
 
 
+def test_a_verb_that_is_repeated_under_its_key_acts_once(queue: JobQueue) -> None:
+    submit(queue, "job-a")
+    queue.pause("job-a", key="k1")
+    assert queue.resume("job-a", key="k2").state is JobState.QUEUED
+    with pytest.raises(Conflict):
+        queue.resume("job-a")
+    assert queue.resume("job-a", key="k2") == queue.get("job-a").model_copy(
+        update={"jobs_ahead": None}
+    )
+    # Another verb under the same key is another request.
+    assert queue.cancel("job-a", key="k2").state is JobState.CANCELED
+    assert queue.cancel("job-a", key="k2").state is JobState.CANCELED
+    assert queue.retry("job-a", key="k3").state is JobState.QUEUED
+    start(queue, "job-a")
+    assert queue.retry("job-a", key="k3").state is JobState.RUNNING
+    with pytest.raises(Conflict):
+        queue.retry("job-a", key="k4")
+
+
 def test_one_canceled_job_of_many_is_enough(queue: JobQueue) -> None:
     submit(queue, "waits")
     submit(queue, "canceled")

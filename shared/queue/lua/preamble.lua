@@ -13,6 +13,7 @@
 --   heartbeat_at  of the newest attempt
 --   interrupt     the attempt that got SIGTERM
 --   done_id       id of the `done` event, while the job is in a final state
+--   request       the newest verb that came with an Idempotency-Key, and that key
 
 local PREFIX = KEYS[1]
 local function key(pattern, id)
@@ -53,7 +54,7 @@ local function find(id)
   local fields = {
     'id', 'state', 'reason', 'stop_requested', 'sequence', 'priority', 'max_attempts',
     'num_failures', 'deadline_ms', 'after', 'token', 'open', 'lease_owner', 'heartbeat_at',
-    'interrupt', 'result', 'started_at',
+    'interrupt', 'result', 'started_at', 'request',
   }
   local values = redis.call('HMGET', key('job', id), unpack(fields))
   if not values[1] then return nil end
@@ -254,6 +255,15 @@ local function settle()
       end
     end
   end
+end
+
+-- What a user asked of a job, once: a repeat of the newest `request` ('' = none) finds it done.
+local function once(job, request, act)
+  if request == '' or job.request ~= request then
+    act()
+    if request ~= '' then set(job, {request = request}) end
+  end
+  return snapshot(job.id)
 end
 
 local function run(main)
