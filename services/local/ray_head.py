@@ -112,6 +112,8 @@ def client_environment(directory: Path, identity: Identity) -> dict[str, str]:
         # Fixed by default: a second Ray on this machine would clash. 0: any free port.
         "AUTOSCALER_METRIC_PORT": "0",
         "DASHBOARD_METRIC_PORT": "0",
+        # By default Ray makes all its workers background work, replicas too: 15.
+        "RAY_worker_niceness": "0",
         # Several times the requests a second of Serve's default.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",

@@ -58,10 +58,11 @@ def _deployment(name: str, build: Any, *, target: int, min_replicas: int, max_re
     deployment = serve.deployment(
         name=name,
         max_ongoing_requests=MAX_ONGOING,
-        # Training owns the processors that Ray counts; niceness and Linux share out the rest.
+        # Training owns the processors that Ray counts; it yields to requests by its niceness.
         ray_actor_options={"num_cpus": 0},
-        # A line per request costs more than the answer of a health check.
-        logging_config={"enable_access_log": False},
+        # A line per request costs more than the answer of a health check, and Serve makes it at
+        # level INFO even where it is not written.
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
         autoscaling_config={
             "min_replicas": min_replicas,
             "max_replicas": max(min_replicas, max_replicas, 1),

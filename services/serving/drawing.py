@@ -5,12 +5,14 @@ together with. torch does not promise that. Measured on a CPU with AVX-512: a li
 another kernel, with other roundings, for fewer than 4 rows; all else (convolutions, norms, tanh; 28
 to 128 px) gives the same bits in any batch. So linear layers never see fewer rows than 4, and a
 batch is cut into pieces of a few sizes, each of which has shown, with this very network on this
-very machine, that it gives the bits of a row alone. Another kind of processor may round otherwise.
+very machine, that it gives the bits of a row alone, and how long it takes. Another kind of
+processor may round otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +60,13 @@ class Drawer:
             for name, child in parent.named_children():
                 if isinstance(child, nn.Linear):
                     setattr(parent, name, _FilledUp(child))
-        self.sizes = self._exact_sizes()
+        self._seconds = self._exact_sizes()
+        self._plans = plans(self._seconds, MAX_BATCH)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of the pieces that a batch may be cut into."""
+        return list(self._seconds)
 
     @torch.inference_mode()
     def draw(self, draws: Sequence[Draw]) -> list[Pixels]:
@@ -66,40 +74,59 @@ class Drawer:
         z_dim = self._network.config.z_dim
         z = torch.cat([latents(d.seed, d.indices, z_dim, d.truncation) for d in draws])
         labels = [label for d in draws for label in d.labels(self._num_classes)]
-        pixels = to_uint8(self._images(z, torch.tensor(labels), self.sizes))
+        whole, rest = divmod(len(z), MAX_BATCH)
+        pieces = self._plans[MAX_BATCH] * whole + self._plans[rest]
+        pixels = to_uint8(self._images(z, torch.tensor(labels), pieces))
         pictures, start = [], 0
         for draw in draws:
             pictures.append(pixels[start : start + len(draw.indices)])
             start += len(draw.indices)
         return pictures
 
-    def _images(self, z: Tensor, c: Tensor, sizes: Sequence[int]) -> Tensor:
-        """The images of z [n, z_dim], by pieces of `sizes` (largest first, the last is 1)."""
-        images: list[Tensor] = []
-        start = 0
-        for size in sizes:
-            while start + size <= len(z):
-                piece = slice(start, start + size)
-                images.append(self._network(z[piece], c[piece] if self._num_classes else None))
-                start += size
-        return torch.cat(images)
+    def _images(self, z: Tensor, c: Tensor, pieces: Sequence[int]) -> Tensor:
+        """The images of z [n, z_dim] by pieces of n rows together, or a few more."""
+        missing = sum(pieces) - len(z)
+        z, c = F.pad(z, (0, 0, 0, missing)), F.pad(c, (0, missing))
+        images = [
+            self._network(z_piece, c_piece if self._num_classes else None)
+            for z_piece, c_piece in zip(z.split(pieces), c.split(pieces), strict=True)
+        ]
+        return torch.cat(images)[: len(z) - missing]
 
     @torch.inference_mode()
-    def _exact_sizes(self) -> list[int]:
-        """The sizes of pieces that give the bits of a row alone, wherever in the piece it is.
+    def _exact_sizes(self) -> dict[int, float]:
+        """The sizes of pieces that give the bits of a row alone, wherever in the piece it is, and
+        the seconds that each takes.
 
         torch takes a kernel for a shape, not for values: one piece of each size is proof.
         """
         z = latents(0, range(MAX_BATCH), self._network.config.z_dim)
         c = torch.arange(MAX_BATCH) % max(self._num_classes, 1)
-        alone = self._images(z, c, [1])
-        return [
-            size
-            for size in SIZES
-            if torch.equal(
-                self._images(z[:size].flip(0), c[:size].flip(0), [size]), alone[:size].flip(0)
-            )
-        ]
+        alone = self._images(z, c, [1] * MAX_BATCH)
+        seconds = {}
+        for size in SIZES:
+            last = slice(MAX_BATCH - size, None)
+            turned = self._images(z[last].flip(0), c[last].flip(0), [size])
+            if torch.equal(turned, alone[last].flip(0)):
+                started = time.perf_counter()
+                self._images(z[last], c[last], [size])  # the first time also sets up
+                seconds[size] = time.perf_counter() - started
+        return seconds
+
+
+def plans(seconds: Mapping[int, float], most: int) -> list[list[int]]:
+    """The fastest pieces for 0, 1 ... `most` rows, from the seconds that a piece of a size takes.
+
+    A plan may hold more rows than were asked for: a small network does a row more sooner than a
+    piece more.
+    """
+    found: list[list[int]] = [[]]
+    costs = [0.0]
+    for n in range(1, most + 1):
+        size = min(seconds, key=lambda size: seconds[size] + costs[max(0, n - size)])
+        found.append([size, *found[max(0, n - size)]])
+        costs.append(seconds[size] + costs[max(0, n - size)])
+    return found
 
 
 class _FilledUp(nn.Module):

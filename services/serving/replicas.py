@@ -5,7 +5,6 @@ Ray's name does not occur here, and all of it runs as well in a bare process.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -15,14 +14,12 @@ from services.serving.bulk import BulkRoutes
 from services.serving.models import Models
 from services.serving.routes import Routes
 from shared.logs import configure_logs
+from shared.niceness import yield_to_requests
 from shared.settings import Settings
 from shared.storage.objects import ObjectStore
 
 NUM_DRAWING_THREADS = 2
 """A slow model shall not hold up a fast one; each model uses one of them at a time."""
-
-BULK_NICENESS = 10
-"""Sampling jobs leave the processor to online requests and to training."""
 
 
 def interactive(settings: Settings) -> Starlette:
@@ -34,8 +31,7 @@ def interactive(settings: Settings) -> Starlette:
 
 def bulk(settings: Settings) -> Starlette:
     """The application of the bulk deployment."""
-    # On Linux niceness is the thread's own: the event loop answers health checks as before.
-    executor = ThreadPoolExecutor(1, "draw", initializer=os.nice, initargs=(BULK_NICENESS,))
+    executor = ThreadPoolExecutor(1, "draw", initializer=yield_to_requests)
     models, store = _parts("bulk", settings, executor)
     return BulkRoutes(models, store, settings).app()
 

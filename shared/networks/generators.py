@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks.layers import BatchNorm, initialise
-from shared.schemas.recipes import GeneratorConfig
+from shared.schemas.recipes import GeneratorConfig, base_and_doublings
 
 
 def stage_widths(size: int, width: int, max_width: int) -> tuple[int, list[int]]:
@@ -16,12 +16,7 @@ def stage_widths(size: int, width: int, max_width: int) -> tuple[int, list[int]]
     32 px at width 16: (4, [64, 32, 16]); 28 px: (7, [32, 16]).
     Raises ValueError for a side that is not 4 to 7 times a power of two.
     """
-    base, doublings = size, 0
-    while base % 2 == 0 and base > 7:
-        base //= 2
-        doublings += 1
-    if not 4 <= base <= 7:
-        raise ValueError(f"size {size} is not 4, 5, 6 or 7 times a power of two")
+    base, doublings = base_and_doublings(size)
     return base, [min(width * 2**k, max_width) for k in reversed(range(doublings))]
 
 

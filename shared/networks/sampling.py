@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shared.images import Pixels
 from shared.networks.generators import Generator
+from shared.philox import philox
 
 _Z_STREAM = 0x5A
 
@@ -22,9 +23,7 @@ def latents(seed: int, indices: Sequence[int], z_dim: int, truncation: float = 1
     """
     rows = np.empty((len(indices), z_dim), np.float32)
     for row, index in zip(rows, indices, strict=True):
-        draw = np.random.Generator(
-            np.random.Philox(key=[seed, _Z_STREAM], counter=[0, 0, index, 0])
-        )
+        draw = philox((seed, _Z_STREAM), (index, 0))
         row[:] = draw.standard_normal(z_dim, dtype=np.float32)
         if truncation < 1.0:
             while (outside := np.abs(row) > 2.0 * truncation).any():

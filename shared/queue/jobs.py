@@ -99,7 +99,7 @@ class JobQueue:
             job_id,
             owner,
             body_sha256,
-            submission.model_dump_json(),
+            submission.model_dump_json(exclude_defaults=True),
             submission.priority,
             submission.max_attempts,
             "" if submission.deadline_s is None else _ms(submission.deadline_s),
@@ -346,6 +346,7 @@ def _job(fields: Fields, *, jobs_ahead: int | None = None) -> Job:
         {
             **fields,
             **json.loads(fields["submission"]),
+            "after": json.loads(fields["after"]),
             "attempts": sorted(attempts, key=lambda attempt: int(attempt["number"])),
             "progress": json.loads(fields.get("progress", "{}")),
             "result": json.loads(fields.get("result", "null")),

@@ -15,12 +15,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 MAX_SIZE = 256
 
 
-def _doubled(size: int) -> int:
-    base = size
+def base_and_doublings(size: int) -> tuple[int, int]:
+    """The side of the smallest map and how often it doubles: 28 = 7 * 2^2 gives (7, 2).
+
+    Raises ValueError for a side that is not 4 to 7 times a power of two.
+    """
+    base, doublings = size, 0
     while base % 2 == 0 and base > 7:
         base //= 2
+        doublings += 1
     if not 4 <= base <= 7:
         raise ValueError(f"size {size} is not 4, 5, 6 or 7 times a power of two")
+    return base, doublings
+
+
+def _doubled(size: int) -> int:
+    base_and_doublings(size)
     return size
 
 

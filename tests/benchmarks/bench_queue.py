@@ -2,20 +2,20 @@
 
     .venv/bin/python -m tests.benchmarks.bench_queue
 
-Each submits a job with the same small payload from one connection, then from eight threads (or
-tasks, where the library is asyncio). The systems take turns; medians over the turns are compared.
-An Elmyr submit also is idempotent, writes its event, and keeps the indexes that lists use.
+Each submits a job with the same small payload from one process, then from eight at once, each of
+one connection, as the replicas of an API do. The systems take turns; medians over the turns are
+compared. An Elmyr submit is idempotent, too, writes its event, and keeps the indexes of the lists.
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import statistics
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import redis
@@ -31,83 +31,98 @@ from shared.settings import Settings
 from tests.benchmarks.table import print_table
 
 N, TURNS = 400, 5
+"""Submits of a turn, over all processes."""
+
 PAYLOAD = {"model": "garments", "n": 64, "seed": 7}
 Submits = Callable[[int], None]
-"""Submits N jobs from so many connections at once."""
+"""Submits so many jobs, one after the other."""
 
 
 def elmyr(url: str) -> Submits:
-    settings = Settings(
-        redis_url=SecretStr(url), queue_name=f"bench-{uuid.uuid4().hex[:8]}", max_queued_jobs=10**6
-    )
+    settings = Settings(redis_url=SecretStr(url), queue_name="bench", max_queued_jobs=10**6)
     queue = JobQueue.from_settings(settings)
     submission = JobSubmission(kind=JobKind.SAMPLE, spec=PAYLOAD)
 
-    def one(_: int) -> None:
-        queue.submit(new_job_id(), submission, owner="bench")
+    def submits(n: int) -> None:
+        for _ in range(n):
+            queue.submit(new_job_id(), submission, owner="bench")
 
-    return lambda connections: _in_threads(one, connections)
+    return submits
 
 
 def with_rq(url: str) -> Submits:
-    queue = rq.Queue(f"bench-{uuid.uuid4().hex[:8]}", connection=redis.Redis.from_url(url))
+    queue = rq.Queue("bench-rq", connection=redis.Redis.from_url(url))
 
-    def one(_: int) -> None:
-        queue.enqueue("operator.add", kwargs=PAYLOAD)
+    def submits(n: int) -> None:
+        for _ in range(n):
+            queue.enqueue("operator.add", kwargs=PAYLOAD)
 
-    return lambda connections: _in_threads(one, connections)
+    return submits
 
 
 def with_saq(url: str) -> Submits:
-    name = f"bench-{uuid.uuid4().hex[:8]}"
+    runner = asyncio.Runner()
+    queue = saq.Queue.from_url(url, name="bench-saq")
+    runner.run(queue.connect())
 
-    async def submits(connections: int) -> None:
-        queue = saq.Queue.from_url(url, name=name)
-        await queue.connect()
-        limit = asyncio.Semaphore(connections)
+    async def enqueue(n: int) -> None:
+        for _ in range(n):
+            await queue.enqueue("add", **PAYLOAD)
 
-        async def one() -> None:
-            async with limit:
-                await queue.enqueue("add", **PAYLOAD)
-
-        await asyncio.gather(*(one() for _ in range(N)))
-        await queue.disconnect()
-
-    return lambda connections: asyncio.run(submits(connections))
+    return lambda n: runner.run(enqueue(n))
 
 
-def _in_threads(one: Callable[[int], None], connections: int) -> None:
-    with ThreadPoolExecutor(connections) as threads:
-        list(threads.map(one, range(N)))
+SYSTEMS = {"elmyr": elmyr, "rq": with_rq, "saq": with_saq}
+
+
+def process(url: str, n: int, barrier: Barrier) -> None:
+    """Each system in turn: wait for the other processes, submit, wait for them again."""
+    systems = [system(url) for system in SYSTEMS.values()]
+    for _ in range(TURNS + 1):
+        for submits in systems:
+            barrier.wait()
+            submits(n)
+            barrier.wait()
+
+
+def rates(url: str, processes: int) -> dict[str, float]:
+    """Submits a second of each system, from so many processes."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes + 1)
+    started = [
+        context.Process(target=process, args=(url, N // processes, barrier), daemon=True)
+        for _ in range(processes)
+    ]
+    for child in started:
+        child.start()
+    taken: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+    for turn in range(TURNS + 1):
+        for name in SYSTEMS:
+            barrier.wait()
+            began = time.perf_counter()
+            barrier.wait()
+            if turn:
+                taken[name].append(time.perf_counter() - began)
+    for child in started:
+        child.join()
+    return {name: N / statistics.median(seconds) for name, seconds in taken.items()}
 
 
 def main() -> None:
     """Print submits a second and Elmyr's ratio to each."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, start_redis(Path(folder)) as server:
-        systems = {
-            "elmyr": elmyr(server.url),
-            "rq": with_rq(server.url),
-            "saq": with_saq(server.url),
-        }
-        for connections in (1, 8):
-            taken: dict[str, list[float]] = {name: [] for name in systems}
-            for turn in range(TURNS + 1):
-                for name, submits in systems.items():
-                    started = time.perf_counter()
-                    submits(connections)
-                    if turn:
-                        taken[name].append(time.perf_counter() - started)
-            rate = {name: N / statistics.median(values) for name, values in taken.items()}
+        for processes in (1, 8):
+            rate = rates(server.url, processes)
             rows.append(
                 [
-                    str(connections),
-                    *(f"{rate[name]:.0f}" for name in systems),
+                    str(processes),
+                    *(f"{rate[name]:.0f}" for name in SYSTEMS),
                     f"{rate['elmyr'] / rate['rq']:.2f}",
                     f"{rate['elmyr'] / rate['saq']:.2f}",
                 ]
             )
-    print_table(["connections", "elmyr/s", "rq/s", "saq/s", "elmyr/rq", "elmyr/saq"], rows)
+    print_table(["processes", "elmyr/s", "rq/s", "saq/s", "elmyr/rq", "elmyr/saq"], rows)
 
 
 if __name__ == "__main__":

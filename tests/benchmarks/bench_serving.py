@@ -5,11 +5,11 @@
 Both serve a 32 px generator of ten classes as PNG on loopback, one process that computes, one torch
 thread. LitServe is measured without batches and with batches, and the better of the two counts at
 each number of connections. The load comes from `wrk` (one thread). The servers take turns in each
-round, so that a noisy machine hits both; a ratio is the median of the rounds' ratios. Each line
-also has the processor time of a request, over all processes of a server: other programs disturb it
-less. LitServe and pyzmq
-are installed by pip into a temporary folder, without their dependencies, which are Elmyr's, too;
-with --peer-python that interpreter must have `litserve` and Elmyr's `worker` extra.
+round, so that a noisy machine hits all, and each is started for its turn and alone in it; a ratio
+is the median of the rounds' ratios. Each line also has the processor time of a request, over all
+processes of a server: other programs disturb it less. LitServe and pyzmq are installed by pip into
+a temporary folder, without their dependencies, which are Elmyr's, too; with --peer-python that
+interpreter must have `litserve` and Elmyr's `worker` extra.
 
 Ends with 1 when a ratio is below its target.
 """
@@ -140,6 +140,15 @@ def litserve(python: str, packages: Path | None, max_batch: int, folder: Path) -
                 worker.kill()
 
 
+@contextmanager
+def elmyr(folder: Path) -> Iterator[Target]:
+    """A running stack that serves."""
+    with serving_stack(folder) as stack:
+        publish_bench_forger(stack.registry, "forger")
+        url = f"{stack.url}/v1/models/forger/image"
+        yield Target(url, None, lambda: marked(stack.stack_id))
+
+
 def measured(
     seconds: int, rounds: int, peer_python: str | None
 ) -> dict[int, dict[str, list[Measure]]]:
@@ -152,23 +161,18 @@ def measured(
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
             subprocess.run([*pip, str(packages), *PEER_PACKAGES], check=True)
         python = peer_python or sys.executable
-        with (
-            serving_stack(folder) as stack,
-            litserve(python, packages, 1, folder) as plain,
-            litserve(python, packages, 64, folder) as batched,
-        ):
-            publish_bench_forger(stack.registry, "forger")
-            url = f"{stack.url}/v1/models/forger/image"
-            servers = {
-                "elmyr": Target(url, None, lambda: marked(stack.stack_id)),
-                "litserve": plain,
-                "litserve, batches": batched,
-            }
-            for target in servers.values():
-                load(target, 8, WARM_UP_S)
-            for _ in range(rounds):
-                for connections in TARGETS:
-                    for server, target in servers.items():
+        servers = {
+            "elmyr": elmyr,
+            "litserve": lambda at: litserve(python, packages, 1, at),
+            "litserve, batches": lambda at: litserve(python, packages, 64, at),
+        }
+        for number in range(rounds):
+            for server, start in servers.items():
+                at = folder / f"{server}-{number}"
+                at.mkdir()
+                with start(at) as target:
+                    load(target, 8, WARM_UP_S)
+                    for connections in TARGETS:
                         measure = load(target, connections, seconds)
                         found[connections].setdefault(server, []).append(measure)
                         time.sleep(0.5)  # let queues and sockets run dry

@@ -1,4 +1,4 @@
-"""A part of the stack is killed in mid-training: the job ends well, and nothing said is forgotten."""
+"""A part of the stack is killed in mid-training: the job ends well, nothing said is forgotten."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ def test_redis_forgets_nothing_that_was_acknowledged(client: Client, stack: Stac
         assert client.wait(job_id, timeout_s=60).state is JobState.SUCCEEDED
 
 
-def test_checkpoints_wait_until_the_object_store_is_back(
-    client: Client, stack: StackState
-) -> None:
+def test_checkpoints_wait_until_the_object_store_is_back(client: Client, stack: StackState) -> None:
     job = client.submit("train", spec(workers=1, kimg=40.0, model="keeper"))
     events = client.events(job.id)
     seen = until_type(events, EventType.CHECKPOINT)

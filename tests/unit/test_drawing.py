@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from services.serving.answers import zipped
-from services.serving.drawing import Draw, Drawer, label_number
+from services.serving.drawing import Draw, Drawer, label_number, plans
 from shared.errors import InvalidInput
 from shared.images import Pixels
 from shared.schemas.recipes import GeneratorConfig
@@ -51,6 +51,17 @@ def test_a_picture_does_not_depend_on_its_company(config: GeneratorConfig) -> No
                 assert np.array_equal(seen.setdefault(name, picture.copy()), picture), name
     different = {picture.tobytes() for picture in seen.values()}
     assert len(different) > len(seen) // 2
+
+
+def test_a_batch_is_cut_so_that_it_takes_least() -> None:
+    # A piece costs 4, a row 1: 3 rows are done soonest as 4, and 9 as 8 and 1.
+    small = plans({size: 4 + size for size in (8, 4, 2, 1)}, 11)
+    assert [sorted(plan) for plan in small[:10]] == [
+        *([], [1], [2], [4], [4], [8], [8], [8], [8], [1, 8])
+    ]
+    assert sorted(small[11]) == [4, 8]
+    # Only rows cost: none is wasted.
+    assert all(sum(plan) == n for n, plan in enumerate(plans({8: 8.0, 2: 2.0, 1: 1.0}, 11)))
 
 
 def test_the_classes_take_turns_from_the_seed_on() -> None:

@@ -17,6 +17,7 @@ import structlog
 from shared import clock
 from shared.errors import StaleToken
 from shared.networks import snapshot
+from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, StopRequest
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
@@ -58,6 +59,7 @@ def run(context: AttemptContext) -> End | None:
 def train_rank(context: AttemptContext, ranks: Ranks) -> End:
     """This rank's whole training; on the first rank also its reports and the publication."""
     deterministic_cpu()
+    yield_to_requests()
     spec = TrainSpec.model_validate(context.job.spec)
 
     # Read the dataset and the configuration.

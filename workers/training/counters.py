@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shared.philox import philox
 from workers.training.ranks import Ranks
 
 
@@ -38,9 +39,7 @@ class Counters:
 
     def generator(self, purpose: Purpose, step: int, part: int = 0) -> np.random.Generator:
         """The stream of one purpose at one step, the same on every rank."""
-        return np.random.Generator(
-            np.random.Philox(key=[self._seed, purpose], counter=[0, 0, step, part])
-        )
+        return philox((self._seed, purpose), (step, part))
 
     def normal(self, purpose: Purpose, step: int, n: int, *shape: int) -> Tensor:
         """This rank's slice of n draws of N(0, 1), float32 [n / ranks, *shape]."""

@@ -107,34 +107,26 @@ def get_job(job: ExistingJob) -> Job:
 
 
 @router.post("/{job_id}/cancel", responses=declared(NotFound, Conflict))
-def cancel_job(
-    job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None
-) -> Job:
+def cancel_job(job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None) -> Job:
     """Cancel a job: at once if nothing runs; otherwise `stop_requested` says `cancel` until the
     attempt has ended. 409: the job has ended."""
     return with_urls(parts.queue.cancel(job_id, key=idempotency_key))
 
 
 @router.post("/{job_id}/pause", responses=declared(NotFound, Conflict))
-def pause_job(
-    job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None
-) -> Job:
+def pause_job(job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None) -> Job:
     """Pause a job: a running attempt writes a checkpoint first. 409: the job has ended."""
     return with_urls(parts.queue.pause(job_id, key=idempotency_key))
 
 
 @router.post("/{job_id}/resume", responses=declared(NotFound, Conflict))
-def resume_job(
-    job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None
-) -> Job:
+def resume_job(job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None) -> Job:
     """Queue a paused job again; it goes on from its checkpoint. 409: it is not paused."""
     return with_urls(parts.queue.resume(job_id, key=idempotency_key))
 
 
 @router.post("/{job_id}/retry", responses=declared(NotFound, Conflict))
-def retry_job(
-    job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None
-) -> Job:
+def retry_job(job_id: JobId, parts: Elmyr, idempotency_key: IdempotencyKey = None) -> Job:
     """Queue a failed or canceled job again; it goes on from its newest checkpoint. 409: it has not
     failed or been canceled."""
     return with_urls(parts.queue.retry(job_id, key=idempotency_key))

@@ -151,6 +151,7 @@ end
 -- What holds a job up, and its state: the first of its `after` that has failed or was canceled,
 -- else the first that has not ended; nil if all have succeeded.
 local function blocker(job)
+  if job.after == '[]' then return end
   local blocking, blocking_state
   for _, id in ipairs(cjson.decode(job.after)) do
     local state = redis.call('HGET', key('job', id), 'state')

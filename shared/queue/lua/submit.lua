@@ -20,15 +20,16 @@ if redis.call('ZCARD', key('state', 'queued')) >= max_queued then
   refuse('UNAVAILABLE', 'the queue is full (' .. max_queued .. ' jobs): try again later')
 end
 
-local job = {id = id, after = after}
+local job = {
+  id = id, after = after, priority = priority, token = 0, state = 'queued',
+  sequence = write('INCR', key('sequence')),
+}
 local earlier, earlier_state = blocker(job)
-set(job, {
-  id = id, owner = owner, submission = submission, body_sha256 = body_sha256,
-  sequence = write('INCR', key('sequence')), priority = priority, max_attempts = max_attempts,
-  deadline_ms = deadline_ms ~= '' and deadline_ms or nil, after = after,
-  num_failures = 0, token = 0, state = 'queued', reason = waits_for(earlier),
-  created_at = now, updated_at = now,
-})
+write('HSET', key('job', id),
+  'id', id, 'owner', owner, 'submission', submission, 'body_sha256', body_sha256,
+  'sequence', job.sequence, 'priority', priority, 'max_attempts', max_attempts, 'after', after,
+  'num_failures', 0, 'token', 0, 'state', 'queued', 'created_at', now, 'updated_at', now)
+set(job, {deadline_ms = deadline_ms ~= '' and deadline_ms or nil, reason = waits_for(earlier)})
 for i = 2, #KEYS do write('ZADD', KEYS[i], job.sequence, id) end
 write('ZADD', key('state', 'queued'), job.sequence, id)
 if deadline_ms ~= '' then write('ZADD', key('deadlines'), now + deadline_ms, id) end

@@ -18,6 +18,7 @@ import ray
 import ray.data
 
 from shared.errors import UnsafeImage
+from shared.niceness import yield_to_requests
 from workers.jobs.ingest import decode
 from workers.jobs.ingest.spool import Item
 
@@ -54,6 +55,7 @@ def decode_block(
     block: pa.Table, *, spool: str, size: int, channels: int, fit: decode.Fit
 ) -> pa.Table:
     """One block of items, decoded: what a task of Ray Data does."""
+    yield_to_requests()
     images: list[bytes | None] = []
     digests: list[bytes | None] = []
     reasons: list[str | None] = []
