@@ -34,8 +34,10 @@ hypothesis_settings.load_profile("ci")
 
 
 def pytest_configure() -> None:
-    """SIGTERM (a time-out from outside) unwinds like Ctrl-C, so that fixtures end their servers."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """SIGTERM (a time-out from outside) unwinds like Ctrl-C, so that fixtures end their servers. A
+    shell that starts us in the background has SIGINT ignored: children would ignore it, too."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,9 @@
 """A generator that draws for several callers at once: the same seed gives the same bytes.
 
 A picture is a pure function of (weights, seed, index, class, truncation), whatever it is drawn
-together with. torch does not promise that. Measured on a CPU with AVX-512: a linear layer takes
-another kernel, with other roundings, for fewer than 4 rows; all else (convolutions, norms, tanh; 28
-to 128 px) gives the same bits in any batch. So linear layers never see fewer rows than 4, and a
-batch is cut into pieces of a few sizes, each of which has shown, with this very network on this
-very machine, that it gives the bits of a row alone, and how long it takes. Another kind of
-processor may round otherwise.
+together with. torch does not promise that. So a batch is cut into pieces of a few sizes, each of
+which has shown, with this very network on this very machine, that it gives the bits of a row alone,
+and how long it takes. Another kind of processor may round otherwise.
 """
 
 from __future__ import annotations
@@ -16,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from services.serving.inference import specialise
 from shared.errors import FieldError, InvalidInput
 from shared.images import Pixels
 from shared.networks.generators import Generator
@@ -28,8 +26,6 @@ SIZES = (64, 32, 16, 8, 4, 2, 1)
 """Rows of a piece. A picture of 32 px costs 0.39 ms alone and 0.08 ms in a piece of 64."""
 
 MAX_BATCH = SIZES[0]
-
-MIN_LINEAR_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +49,10 @@ class Drawer:
     """Draws with one network. It may be used by one thread at a time."""
 
     def __init__(self, network: Generator) -> None:
-        """Takes the network over: its linear layers are wrapped."""
+        """Takes the network over: layers of it are replaced."""
         self._network = network
         self._num_classes = network.config.num_classes
-        for parent in list(network.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, nn.Linear):
-                    setattr(parent, name, _FilledUp(child))
+        specialise(network)
         self._seconds = self._exact_sizes()
         self._plans = plans(self._seconds, MAX_BATCH)
 
@@ -127,20 +120,6 @@ def plans(seconds: Mapping[int, float], most: int) -> list[list[int]]:
         found.append([size, *found[max(0, n - size)]])
         costs.append(seconds[size] + costs[max(0, n - size)])
     return found
-
-
-class _FilledUp(nn.Module):
-    """A linear layer that never sees fewer than `MIN_LINEAR_ROWS` rows."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [n, features]."""
-        missing = max(0, MIN_LINEAR_ROWS - len(x))
-        y: Tensor = self.linear(F.pad(x, (0, 0, 0, missing)) if missing else x)
-        return y[: len(x)]
 
 
 def label_number(

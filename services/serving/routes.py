@@ -63,11 +63,12 @@ class Routes:
     def app(self) -> Starlette:
         return Starlette(
             routes=[
-                Route("/v1/models", self.list_models),
-                Route("/v1/models/{model}", self.get_model),
-                Route("/v1/models/{model}/ready", self.ready_model),
+                # The most asked for first: they are tried in this order.
                 Route("/v1/models/{model}/image", self.image),
                 Route("/v1/models/{model}/generate", self.generate, methods=["POST"]),
+                Route("/v1/models/{model}/ready", self.ready_model),
+                Route("/v1/models/{model}", self.get_model),
+                Route("/v1/models", self.list_models),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
             ],

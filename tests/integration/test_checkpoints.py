@@ -78,6 +78,35 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert_same(saver.load_newest(), checkpoints[0])
 
 
+def test_the_newest_two_keep_their_tensors(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    assert len(checkpoints) == 3
+    saver = saved(object_store, [])
+    first, second, third = [saver.save(checkpoint) for checkpoint in checkpoints]
+
+    there = {info.key for info in object_store.list(f"runs/{saver.job_id}/")}
+    for manifest in (first, second, third):
+        assert {saver.manifest_key(manifest), manifest.replay.picture_key} <= there
+        tensors = {manifest.networks.key, manifest.optimizers.key, manifest.replay.shards[0].key}
+        assert tensors & there == (set() if manifest is first else tensors)
+    object_store.delete(third.networks.key)
+    assert_same(saver.load_newest(), checkpoints[1])
+    object_store.delete(second.networks.key)
+    with pytest.raises(CorruptObject, match="no checkpoint of this job is whole"):
+        saver.load_newest()
+
+
+def test_saving_the_same_step_again_changes_nothing(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    saver = saved(object_store, checkpoints[:1])
+    manifest = saver.save(checkpoints[1])
+    assert saver.save(checkpoints[1]) == manifest
+    object_store.delete(manifest.networks.key)
+    assert_same(saver.load_newest(), checkpoints[0])
+
+
 def test_nothing_whole_is_said_and_not_trained_over(
     object_store: ObjectStore, checkpoints: list[Checkpoint]
 ) -> None:

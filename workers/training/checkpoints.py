@@ -2,7 +2,8 @@
 
 Order of a save: the blobs, then the manifest that names them with sizes and digests, then HEAD.
 What HEAD does not name does not exist, and what does not match its digest is not loaded: then the
-parent manifest is tried. Tensors are safetensors, the rest is JSON.
+parent manifest is tried. Of a run's checkpoints the newest two keep their tensors, all keep their
+manifest and picture. Tensors are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -72,7 +73,12 @@ class CheckpointStore:
             StaleToken: a newer attempt owns the job; what was written is garbage under our prefix.
         """
         head = self._runs.head(self.job_id)
+        parent = head.checkpoint_key if head else None
         prefix = keys.checkpoint_prefix(self.job_id, self._attempt, checkpoint.kimg)
+        key = prefix + "manifest.json"
+        if parent == key:
+            # The loop stopped right behind this checkpoint, or the answer to its commit was lost.
+            return documents.read(self._store, CheckpointManifest, key)
         manifest = CheckpointManifest(
             job_id=self.job_id,
             attempt=self._attempt,
@@ -81,11 +87,10 @@ class CheckpointStore:
             networks=self._put_tensors(prefix + "networks.safetensors", checkpoint.networks),
             optimizers=self._put_tensors(prefix + "optimizers.safetensors", checkpoint.optimizers),
             replay=self._put_replay(checkpoint) if checkpoint.replay else None,
-            parent=head.checkpoint_key if head else None,
+            parent=parent,
             created_at=clock.now(),
         )
         body = documents.dump(manifest)
-        key = self.manifest_key(manifest)
         self._store.put(key, body, content_type="application/json")
         self._runs.commit_head(
             self.job_id,
@@ -96,7 +101,23 @@ class CheckpointStore:
                 kimg=checkpoint.kimg,
             ),
         )
+        if parent:
+            self._free_before(parent)
         return manifest
+
+    def _free_before(self, key: str) -> None:
+        """Delete the tensors of the checkpoint before the one whose manifest lies at `key`."""
+        try:
+            older = documents.read(self._store, CheckpointManifest, key).parent
+            if older is None:
+                return
+            manifest = documents.read(self._store, CheckpointManifest, older)
+        except (CorruptObject, NotFound) as error:  # damaged: nothing is freed
+            log.warning("an old checkpoint cannot be freed", error=str(error))
+            return
+        blobs: list[Blob | ReplayShard] = [manifest.networks, manifest.optimizers]
+        for blob in blobs + list(manifest.replay.shards if manifest.replay else []):
+            self._store.delete(blob.key)
 
     def manifest_key(self, manifest: CheckpointManifest) -> str:
         """Where a manifest lies."""
