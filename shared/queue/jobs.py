@@ -105,7 +105,7 @@ class JobQueue:
             "" if submission.deadline_s is None else _ms(submission.deadline_s),
             json.dumps(submission.after),
             self._max_queued_jobs,
-            keys=self._indexes(submission, owner),
+            keys=self._indexes(submission),
         )
         if not new:
             return _job(_fields(answer[0])), False
@@ -157,7 +157,6 @@ class JobQueue:
         state: JobState | None = None,
         kind: JobKind | None = None,
         label: str | None = None,
-        owner: str | None = None,
         cursor: str | None = None,
         limit: int = 50,
     ) -> tuple[Jobs, str | None]:
@@ -168,7 +167,7 @@ class JobQueue:
         """
         if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
             raise InvalidInput(f"{cursor!r} is not a cursor: take `next_cursor` of the page before")
-        filters = {"state": state, "kind": kind, "label": label, "owner": owner}
+        filters = {"state": state, "kind": kind, "label": label}
         indexes = [self._redis.keys.key(name, value) for name, value in filters.items() if value]
         indexes = indexes or [self._redis.keys.key("all")]
         # One job more than asked for shows whether there is a next page.
@@ -319,14 +318,13 @@ class JobQueue:
     def _job(self, script: str, *args: str | float) -> Job:
         return _job(_fields(self._redis.run(script, *args)))
 
-    def _indexes(self, submission: JobSubmission, owner: str) -> Sequence[str]:
+    def _indexes(self, submission: JobSubmission) -> Sequence[str]:
         """The indexes that list a job, its state's apart."""
         key = self._redis.keys.key
         labels = submission.labels.items()
         return [
             key("all"),
             key("kind", submission.kind),
-            key("owner", owner),
             *(key("label", name) for name, _ in labels),
             *(key("label", f"{name}={value}") for name, value in labels),
         ]

@@ -19,7 +19,6 @@ NAMES = {
     "all": "jobs",
     "state": "jobs:state:%s",
     "kind": "jobs:kind:%s",
-    "owner": "jobs:owner:%s",
     "label": "jobs:label:%s",
     # A queued job is in exactly one of these ZSETs: leasable (score = rank; a share for each owner
     # would be `ready:%s`), due later (ms), or waiting for other jobs (sequence number).

@@ -39,9 +39,9 @@ def queue(connection: Connection) -> JobQueue:
     return JobQueue(connection, max_queued_jobs=50, retry_base_s=0, retry_max_s=0)
 
 
-def submit(queue: JobQueue, job_id: str, *, owner: str = "user", **fields: Any) -> Job:
+def submit(queue: JobQueue, job_id: str, **fields: Any) -> Job:
     fields = {"kind": "train", "spec": {"dataset": "digits", "list": [], "dict": {}}} | fields
-    return queue.submit(job_id, JobSubmission.model_validate(fields), owner=owner)[0]
+    return queue.submit(job_id, JobSubmission.model_validate(fields), owner="user")[0]
 
 
 def start(queue: JobQueue, job_id: str, number: int = 1, *, owner: str = DISPATCHER) -> None:
@@ -171,13 +171,11 @@ def test_lists_filter_and_page_newest_first(queue: JobQueue) -> None:
             f"job-{i:02}",
             kind="train" if i % 2 else "sample",
             labels={"team": "a" if i % 3 else "b"},
-            owner=f"user-{i % 2}",
         )
     queue.cancel("job-03")
     assert [job.id for job in queue.list(limit=2)[0]] == ["job-11", "job-10"]
     assert {job.id for job in queue.list(state=JobState.CANCELED)[0]} == {"job-03"}
     assert len(queue.list(kind=JobKind.TRAIN)[0]) == 6
-    assert len(queue.list(owner="user-0")[0]) == 6
     assert len(queue.list(label="team")[0]) == 12
     assert queue.list(label="nothing") == ([], None)
     both, _ = queue.list(kind=JobKind.TRAIN, label="team=b", state=JobState.QUEUED)
