@@ -105,6 +105,24 @@ class PenaltyConfig(Frozen):
     every: int = Field(8, ge=1, le=64)
 
 
+class AugmentConfig(Frozen):
+    """Differentiable augmentation of D's pictures (DiffAugment, Zhao 2020), for small datasets.
+
+    Each change is made to a picture with probability `p`, by its own draw; a strength of 0 leaves
+    the change out. From p = 0.8 on, the changes may show in what G draws (Karras 2020, figure 3).
+    """
+
+    p: float = Field(0.0, ge=0, le=1)
+    flip: bool = False
+    """Mirror half of the pictures, whatever `p` is: for things whose mirror image is one, too."""
+    colour: float = Field(1.0, ge=0, le=1)
+    """Brightness by up to half of this, saturation by all, contrast by half of it."""
+    shift: float = Field(0.125, ge=0, lt=1)
+    """Up to this share of the side, in both directions."""
+    cutout: float = Field(0.5, ge=0, lt=1)
+    """A square of this share of the side is greyed out."""
+
+
 class BootstrapConfig(Frozen):
     """Before the first round D learns to tell random images from real ones.
 
@@ -143,6 +161,7 @@ class GanConfig(Frozen):
     optimizer_g: OptimizerConfig
     optimizer_d: OptimizerConfig
     penalties: PenaltyConfig = PenaltyConfig()
+    augment: AugmentConfig = AugmentConfig()
     label_flip: float = Field(0.0, ge=0.0, lt=0.5)
     """Remedy 2: when G trains, each of its labels is 0 with this probability."""
     bootstrap: BootstrapConfig = BootstrapConfig()

@@ -22,8 +22,12 @@ REMEDIES = {"discriminator": {"dropout": 0.2, "variance_input": True}, "label_fl
         ("modern", {}),
         ("modern-conditional", {}),
         ("modern-conditional", {"replay": {"enabled": False}}),
+        ("modern", {"augment": {"p": 0.5, "flip": True}}),
     ],
-    ids=["lecture", "lecture with remedies", "modern", "modern-conditional", "without replay"],
+    ids=[
+        *("lecture", "lecture with remedies", "modern", "modern-conditional", "without replay"),
+        "augmented",
+    ],
 )
 def test_losses_and_repository_are_the_same(preset: str, overrides: dict, tmp_path: Path) -> None:
     config = tiny(preset, **overrides)

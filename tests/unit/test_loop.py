@@ -78,8 +78,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
         {"discriminator": {"dropout": 0.3}},
         {"label_flip": 0.2},
         {"discriminator": {"variance_input": True}},
+        {"augment": {"p": 0.5}},
     ],
-    ids=["dropout", "label_flip", "variance_input"],
+    ids=["dropout", "label_flip", "variance_input", "augment"],
 )
 def test_each_remedy_has_its_own_switch(remedy: dict) -> None:
     plain, _ = run_rounds(tiny("lecture"), Ranks(), 3)

@@ -14,6 +14,7 @@ from shared.networks.catalog import build_discriminator, build_generator
 from shared.networks.layers import BatchNorm, Dropout
 from shared.networks.sampling import sample
 from shared.schemas.recipes import GanConfig
+from workers.training.augment import NUM_DRAWS, augment
 from workers.training.counters import Counters, Purpose
 from workers.training.data import Sampler, TrainingData
 from workers.training.ema import Ema
@@ -167,7 +168,7 @@ class Gan:
         x.requires_grad_(bool(penalise))
         self._draw_dropout(step, [self.config.num_fakes, self.config.num_fakes], phase=0)
 
-        logits = self.D(x, c, variance)
+        logits = self.D(self._augmented(x, step, num_parts=2, phase=0), c, variance)
         real, fake = logits.split([len(reals), len(fakes.images)])
         loss = self._objective.loss_d(real, fake)
         if penalise:
@@ -205,7 +206,8 @@ class Gan:
         if self.config.label_flip:
             draws = self._counters.uniform(Purpose.LABEL_FLIPS, step, n)
             flipped = (draws < self.config.label_flip).float()
-        loss = self._objective.loss_g(real, self.D(generated, c, given), flipped)
+        shown = self._augmented(generated, step, num_parts=1, phase=1)
+        loss = self._objective.loss_g(real, self.D(shown, c, given), flipped)
         self._adam_g.zero_grad()
         loss.backward()
         self._adam_g.tail.copy_(torch.cat([norm.statistics.flatten() for norm in self._norms]))
@@ -247,6 +249,18 @@ class Gan:
             return None
         real = set_variance(reals, self._ranks)
         return torch.cat([real.expand(len(reals)), fakes.variance])
+
+    def _augmented(self, images: Tensor, step: int, *, num_parts: int, phase: int) -> Tensor:
+        """What D sees of images that consist of so many parts of the same size (reals, fakes)."""
+        config = self.config.augment
+        if not (config.p or config.flip):
+            return images
+        n = len(images) // num_parts * self._ranks.size
+        draws = [
+            self._counters.uniform(Purpose.AUGMENT, step, n, NUM_DRAWS, part=phase * 2 + part)
+            for part in range(num_parts)
+        ]
+        return augment(images, torch.cat(draws), config)
 
     def _draw_dropout(self, step: int, parts: list[int], *, phase: int) -> None:
         """Hand D its masks: a slice of the whole batch's for each part (reals, fakes)."""

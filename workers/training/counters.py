@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     DROPOUT = 6
     WEIGHTS = 7
     DATA_ORDER = 8
+    AUGMENT = 9
 
 
 class Counters:

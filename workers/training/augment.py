@@ -1,0 +1,78 @@
+"""Differentiable augmentation of all that D sees, reals and fakes alike.
+
+D cannot learn a small dataset by heart, and G, through whom the gradient flows, is not taught to
+draw the changes as long as they leave some pictures as they are (Zhao 2020, Karras 2020).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from shared.schemas.recipes import AugmentConfig
+
+DRAWS = (1, 2, 2, 2, 3, 3)
+"""Uniform numbers for each image: flip, brightness, saturation, contrast, shift, cutout; the first
+of each says whether it is done."""
+
+NUM_DRAWS = sum(DRAWS)
+
+
+def augment(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    """Change each of images [n, C, H, W] in [-1, 1] by its draws [n, NUM_DRAWS] in [0, 1).
+
+    Colours change first and may leave [-1, 1]; what a shift or a cutout uncovers is 0 (mid grey).
+    """
+    flip, brightness, saturation, contrast, shift, cutout = draws.split(DRAWS, dim=1)
+    x = images
+    if config.flip:
+        x = torch.where(_column(flip[:, 0] < 0.5), x.flip(3), x)
+    if config.colour:
+        x = x + _strength(brightness, config) / 2
+        x = x + (x - x.mean(1, keepdim=True)) * _strength(saturation, config)
+        x = x + (x - x.mean((1, 2, 3), keepdim=True)) * _strength(contrast, config) / 2
+    if config.shift:
+        x = _shifted(x, shift, config)
+    if config.cutout:
+        x = x * _uncut(x, cutout, config)
+    return x
+
+
+def _column(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def _strength(draws: Tensor, config: AugmentConfig) -> Tensor:
+    """In [-colour, colour], 0 for images that are left alone. [n, 1, 1, 1]."""
+    strength = (2 * draws[:, 1] - 1) * config.colour
+    return _column(torch.where(draws[:, 0] < config.p, strength, 0.0))
+
+
+def _shifted(x: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    n, _, height, width = x.shape
+    chosen = draws[:, :1] < config.p
+    reach = draws.new_tensor([height, width]) * config.shift
+    offset = torch.where(chosen, ((2 * draws[:, 1:] - 1) * reach).round(), 0.0).long()
+    rows = torch.arange(height, device=x.device) - offset[:, :1]
+    columns = torch.arange(width, device=x.device) - offset[:, 1:]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
+    index = torch.arange(n, device=x.device)[:, None, None]
+    moved = x.permute(0, 2, 3, 1)[
+        index, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
+    ]
+    return (moved * inside[..., None]).permute(0, 3, 1, 2)
+
+
+def _uncut(x: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    """1 where a picture stays, 0 in its square: [n, 1, H, W]. The square's centre lies anywhere in
+    the picture."""
+    _, _, height, width = x.shape
+    square = [
+        (torch.arange(side, device=x.device) - (draws[:, i : i + 1] * side).floor()).abs()
+        < config.cutout * side / 2
+        for i, side in ((1, height), (2, width))
+    ]
+    cut = square[0][:, :, None] & square[1][:, None, :] & (draws[:, :1] < config.p)[:, :, None]
+    return 1.0 - cut[:, None].to(x.dtype)
