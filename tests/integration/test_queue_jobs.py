@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -25,36 +23,7 @@ from shared.schemas.jobs import (
     JobSubmission,
     Outcome,
 )
-
-DISPATCHER = "dispatcher-a"
-
-
-@pytest.fixture
-def connection(redis_url: str) -> Connection:
-    return Connection(redis_url, f"jobs-{uuid.uuid4().hex[:12]}")
-
-
-@pytest.fixture
-def queue(connection: Connection) -> JobQueue:
-    return JobQueue(connection, max_queued_jobs=50, retry_base_s=0, retry_max_s=0)
-
-
-def submit(queue: JobQueue, job_id: str, **fields: Any) -> Job:
-    fields = {"kind": "train", "spec": {"dataset": "digits", "list": [], "dict": {}}} | fields
-    return queue.submit(job_id, JobSubmission.model_validate(fields), owner="user")[0]
-
-
-def start(queue: JobQueue, job_id: str, number: int = 1, *, owner: str = DISPATCHER) -> None:
-    queue.ready()
-    assert queue.lease(job_id, owner=owner, ttl_s=60)
-    queue.begin(job_id, owner=owner, number=number)
-    queue.heartbeat(job_id, number)
-
-
-def redis_ms(connection: Connection) -> int:
-    seconds, microseconds = connection.client.time()
-    return int(seconds) * 1000 + int(microseconds) // 1000
-
+from tests.queueing import DISPATCHER, redis_ms, start, submit
 
 # Submit
 
