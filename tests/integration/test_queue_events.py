@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -15,18 +14,7 @@ from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
 from shared.schemas.events import Event, EventType
 from shared.schemas.jobs import JobKind, JobSubmission, Outcome
-
-DISPATCHER = "dispatcher-a"
-
-
-@pytest.fixture
-def connection(redis_url: str) -> Connection:
-    return Connection(redis_url, f"events-{uuid.uuid4().hex[:12]}")
-
-
-@pytest.fixture
-def queue(connection: Connection) -> JobQueue:
-    return JobQueue(connection, max_queued_jobs=50, retry_base_s=0, retry_max_s=0)
+from tests.queueing import DISPATCHER
 
 
 @pytest.fixture
