@@ -108,12 +108,15 @@ def test_the_archive_holds_what_is_there(live: Live, http: httpx2.Client, sample
 def test_a_training_has_grids_and_draws_nothing(
     live: Live, http: httpx2.Client, train: Job
 ) -> None:
-    for kimg in (1.5, 3.0):
-        key = keys.sample_grid(train.id, train.token, kimg)
+    for attempt, kimg in ((9, 1.5), (10, 3.0)):
+        key = keys.sample_grid(train.id, attempt, kimg)
         live.store.put(key, f"grid {kimg}".encode())
         live.report(train, EventType.SAMPLE, kimg=kimg, key=key, path="")
     items = http.get(f"/v1/jobs/{train.id}/samples").json()["items"]
     assert [item["kimg"] for item in items] == [1.5, 3.0]
+    first = http.get(f"/v1/jobs/{train.id}/samples?limit=1").json()
+    rest = http.get(f"/v1/jobs/{train.id}/samples?cursor={first['next_cursor']}").json()
+    assert first["items"] + rest["items"] == items
     answer = http.get(items[1]["url"])
     assert (answer.content, answer.headers["Content-Type"]) == (b"grid 3.0", "image/webp")
     problem(http.get(f"/v1/jobs/{train.id}/samples/0"), 404, "NOT_FOUND")

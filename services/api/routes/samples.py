@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import dropwhile, islice
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -50,8 +51,9 @@ def list_samples(
 ) -> Page[Sample]:
     """List the pictures that are there by now, first ones first; other kinds of job have none."""
     found = _drawn(parts, job) if job.kind is JobKind.SAMPLE else _grids(parts, job)
-    behind = (sample for sample in found if cursor is None or sample.name > cursor)
-    return page(behind, limit, cursor=lambda sample: sample.name)
+    if cursor is not None:  # names of grids do not sort by time: attempt 10 comes behind attempt 9
+        found = islice(dropwhile(lambda sample: sample.name != cursor, found), 1, None)
+    return page(found, limit, cursor=lambda sample: sample.name)
 
 
 @router.get("/archive", response_class=Response, responses=content.ARCHIVE)
