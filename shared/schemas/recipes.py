@@ -113,6 +113,11 @@ class AugmentConfig(Frozen):
     """
 
     p: float = Field(0.0, ge=0, le=1)
+    target: float | None = Field(None, gt=0, lt=1)
+    """Adaptive (ADA, Karras 2020, section 3.1): the run starts at `p`, which rises while D is surer
+    of the reals than this, and falls while it is less sure. 0.6 is usual."""
+    adapt_kimg: float = Field(500.0, gt=0)
+    """The thousands of images in which an adaptive `p` may go from 0 to 1."""
     flip: bool = False
     """Mirror half of the pictures, whatever `p` is: for things whose mirror image is one, too."""
     colour: float = Field(1.0, ge=0, le=1)

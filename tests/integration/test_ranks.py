@@ -22,7 +22,7 @@ REMEDIES = {"discriminator": {"dropout": 0.2, "variance_input": True}, "label_fl
         ("modern", {}),
         ("modern-conditional", {}),
         ("modern-conditional", {"replay": {"enabled": False}}),
-        ("modern", {"augment": {"p": 0.5, "flip": True}}),
+        ("modern", {"augment": {"p": 0.5, "target": 0.6, "flip": True}}),
     ],
     ids=[
         *("lecture", "lecture with remedies", "modern", "modern-conditional", "without replay"),

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.schemas.recipes import AugmentConfig
-from workers.training.augment import DRAWS, NUM_DRAWS, augment
+from workers.training import augment as augmentation
+from workers.training.augment import DRAWS, NUM_DRAWS
 
 NONE = {"flip": False, "colour": 0, "shift": 0, "cutout": 0}
 FLIP, BRIGHTNESS, SATURATION, CONTRAST, SHIFT, CUTOUT = range(6)
@@ -24,6 +25,10 @@ def drawn(n: int = 3, **values: list[float]) -> torch.Tensor:
     for name, numbers in values.items():
         parts[globals()[name]] = torch.tensor([numbers] * n)
     return torch.cat(parts, dim=1)
+
+
+def augment(x: torch.Tensor, draws: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
+    return augmentation.augment(x, draws, config, torch.tensor(config.p))
 
 
 def test_with_probability_0_nothing_changes() -> None:

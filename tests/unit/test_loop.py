@@ -33,6 +33,24 @@ def test_a_resumed_run_ends_with_the_same_bits(preset: str) -> None:
             assert torch.equal(vars(resumed.replay.state())[name], tensor)
 
 
+def test_an_adaptive_augmentation_goes_on_where_it_was() -> None:
+    config = tiny("modern", augment={"p": 0.5, "target": 0.6, "adapt_kimg": 5.0}, **SHORT)
+    whole, reports, _ = train_steps(config)
+    checkpoint = next(report for report in reports if isinstance(report, Checkpoint))
+    resumed, _, _ = train_steps(config, start=checkpoint)
+    assert checkpoint.optimizers["augment.p"] != 0.5
+    for name, tensor in tensors(whole).items():
+        assert torch.equal(tensors(resumed)[name], tensor), name
+
+
+@pytest.mark.parametrize(("target", "ends"), [(0.01, "more"), (0.99, "less")])
+def test_d_that_is_too_sure_sees_more_augmentation(target: float, ends: str) -> None:
+    augment = {"p": 0.5, "target": target, "adapt_kimg": 10.0}
+    _, history = run_rounds(tiny("modern", augment=augment), Ranks(), 30)
+    p = [means["augment_p"] for means in history]
+    assert p[-1] > 0.55 if ends == "more" else p[-1] < 0.48
+
+
 def test_a_stop_leaves_a_checkpoint_to_go_on_from() -> None:
     config = tiny("modern", **SHORT)
     whole, _, _ = train_steps(config)

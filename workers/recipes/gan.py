@@ -54,7 +54,8 @@ class Gan:
             ranks,
             tail_size=sum(norm.statistics.numel() for norm in self._norms),
         )
-        self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks)
+        self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks, tail_size=1)
+        self._augment_p = torch.tensor(config.augment.p, device=ranks.device)
 
         # Lay the data and the repository out.
         self._images = data.images.to(ranks.device)
@@ -115,7 +116,10 @@ class Gan:
         """Means since the last call, over all ranks (each must call)."""
         total = self._ranks.sum(self._sums).tolist()
         self._sums.zero_()
-        return {name: value / max(total[-1], 1) for name, value in zip(STATS, total, strict=False)}
+        means = {name: value / max(total[-1], 1) for name, value in zip(STATS, total, strict=False)}
+        if self.config.augment.target is not None:
+            means["augment_p"] = self._augment_p.item()
+        return means
 
     def samples(self) -> Pixels:
         """The grid: the same z (and classes) at every call, from G_ema. uint8 [80, H, W, C]."""
@@ -137,12 +141,12 @@ class Gan:
         }
 
     def optimizers(self) -> dict[str, Tensor]:
-        """Both optimizers' state by name; the tensors are the live ones."""
+        """Both optimizers' state by name, and the augmentation's; the tensors are the live ones."""
         return {
             f"{prefix}.{name}": tensor
             for prefix, adam in (("G", self._adam_g), ("D", self._adam_d))
             for name, tensor in adam.state().items()
-        }
+        } | {"augment.p": self._augment_p}
 
     def load_state(
         self, networks: dict[str, Tensor], optimizers: dict[str, Tensor], replay: Fakes | None
@@ -152,6 +156,7 @@ class Gan:
             network.load_state_dict(_named(networks, prefix))
         for prefix, adam in (("G", self._adam_g), ("D", self._adam_d)):
             adam.load_state(_named(optimizers, prefix))
+        self._augment_p.copy_(optimizers["augment.p"])
         if self.replay is not None and replay is not None:
             self.replay.load_state(replay)
 
@@ -181,7 +186,9 @@ class Gan:
 
         self._adam_d.zero_grad()
         loss.backward()
+        self._adam_d.tail[0] = self._objective.sureness(real.detach(), fake.detach())
         self._adam_d.step(progress)
+        self._adapt_augmentation()
         self._sums[0] += loss.detach()
         return real.detach(), fake.detach()
 
@@ -253,14 +260,22 @@ class Gan:
     def _augmented(self, images: Tensor, step: int, *, num_parts: int, phase: int) -> Tensor:
         """What D sees of images that consist of so many parts of the same size (reals, fakes)."""
         config = self.config.augment
-        if not (config.p or config.flip):
+        if not (config.p or config.target or config.flip):
             return images
         n = len(images) // num_parts * self._ranks.size
         draws = [
             self._counters.uniform(Purpose.AUGMENT, step, n, NUM_DRAWS, part=phase * 2 + part)
             for part in range(num_parts)
         ]
-        return augment(images, torch.cat(draws), config)
+        return augment(images, torch.cat(draws), config, self._augment_p)
+
+    def _adapt_augmentation(self) -> None:
+        """Augment more while D is too sure of the reals, on the average over all ranks."""
+        config = self.config.augment
+        if config.target is not None:
+            change = self.images_per_step / 1000 / config.adapt_kimg
+            self._augment_p += (self._adam_d.tail[0] - config.target).sign() * change
+            self._augment_p.clamp_(0.0, 1.0)
 
     def _draw_dropout(self, step: int, parts: list[int], *, phase: int) -> None:
         """Hand D its masks: a slice of the whole batch's for each part (reals, fakes)."""

@@ -18,8 +18,9 @@ of each says whether it is done."""
 NUM_DRAWS = sum(DRAWS)
 
 
-def augment(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
-    """Change each of images [n, C, H, W] in [-1, 1] by its draws [n, NUM_DRAWS] in [0, 1).
+def augment(images: Tensor, draws: Tensor, config: AugmentConfig, p: Tensor) -> Tensor:
+    """Change each of images [n, C, H, W] in [-1, 1] by its draws [n, NUM_DRAWS] in [0, 1), each way
+    with probability p (one number).
 
     Colours change first and may leave [-1, 1]; what a shift or a cutout uncovers is 0 (mid grey).
     """
@@ -28,13 +29,13 @@ def augment(images: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
     if config.flip:
         x = torch.where(_column(flip[:, 0] < 0.5), x.flip(3), x)
     if config.colour:
-        x = x + _strength(brightness, config) / 2
-        x = x + (x - x.mean(1, keepdim=True)) * _strength(saturation, config)
-        x = x + (x - x.mean((1, 2, 3), keepdim=True)) * _strength(contrast, config) / 2
+        x = x + _strength(brightness, config, p) / 2
+        x = x + (x - x.mean(1, keepdim=True)) * _strength(saturation, config, p)
+        x = x + (x - x.mean((1, 2, 3), keepdim=True)) * _strength(contrast, config, p) / 2
     if config.shift:
-        x = _shifted(x, shift, config)
+        x = _shifted(x, shift, config, p)
     if config.cutout:
-        x = x * _uncut(x, cutout, config)
+        x = x * _uncut(x, cutout, config, p)
     return x
 
 
@@ -42,15 +43,15 @@ def _column(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def _strength(draws: Tensor, config: AugmentConfig) -> Tensor:
+def _strength(draws: Tensor, config: AugmentConfig, p: Tensor) -> Tensor:
     """In [-colour, colour], 0 for images that are left alone. [n, 1, 1, 1]."""
     strength = (2 * draws[:, 1] - 1) * config.colour
-    return _column(torch.where(draws[:, 0] < config.p, strength, 0.0))
+    return _column(torch.where(draws[:, 0] < p, strength, 0.0))
 
 
-def _shifted(x: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+def _shifted(x: Tensor, draws: Tensor, config: AugmentConfig, p: Tensor) -> Tensor:
     n, _, height, width = x.shape
-    chosen = draws[:, :1] < config.p
+    chosen = draws[:, :1] < p
     reach = draws.new_tensor([height, width]) * config.shift
     offset = torch.where(chosen, ((2 * draws[:, 1:] - 1) * reach).round(), 0.0).long()
     rows = torch.arange(height, device=x.device) - offset[:, :1]
@@ -65,7 +66,7 @@ def _shifted(x: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
     return (moved * inside[..., None]).permute(0, 3, 1, 2)
 
 
-def _uncut(x: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+def _uncut(x: Tensor, draws: Tensor, config: AugmentConfig, p: Tensor) -> Tensor:
     """1 where a picture stays, 0 in its square: [n, 1, H, W]. The square's centre lies anywhere in
     the picture."""
     _, _, height, width = x.shape
@@ -74,5 +75,5 @@ def _uncut(x: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
         < config.cutout * side / 2
         for i, side in ((1, height), (2, width))
     ]
-    cut = square[0][:, :, None] & square[1][:, None, :] & (draws[:, :1] < config.p)[:, :, None]
+    cut = square[0][:, :, None] & square[1][:, None, :] & (draws[:, :1] < p)[:, :, None]
     return 1.0 - cut[:, None].to(x.dtype)

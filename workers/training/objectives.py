@@ -13,10 +13,12 @@ from torch.nn import functional as F
 @dataclass(frozen=True)
 class Objective:
     """`loss_d(real, fake)` and `loss_g(real, fake, flipped)`: logits [n] of reals and of fakes;
-    `flipped` [n] is 1 where remedy 2 gives G the label 0."""
+    `flipped` [n] is 1 where remedy 2 gives G the label 0. `sureness(real, fake)`: how sure D is of
+    the reals, from -1 to 1; it nears 1 where D knows them by heart."""
 
     loss_d: Callable[[Tensor, Tensor], Tensor]
     loss_g: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    sureness: Callable[[Tensor, Tensor], Tensor]
 
 
 def _non_saturating_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -51,10 +53,24 @@ def _relativistic_g(real: Tensor, fake: Tensor, flipped: Tensor | None) -> Tenso
     return F.softplus(real[: len(fake)] - fake).mean()
 
 
+def _sure_by_sign(real: Tensor, fake: Tensor) -> Tensor:
+    """The mean sign of the reals' logits (r_t of Karras 2020)."""
+    del fake
+    return real.sign().mean()
+
+
+def _sure_by_pairs(real: Tensor, fake: Tensor) -> Tensor:
+    """The same for pairs, where a logit alone means nothing."""
+    return (real - fake).sign().mean()
+
+
 OBJECTIVES: dict[str, Objective] = {
-    "non_saturating": Objective(_non_saturating_d, _non_saturating_g),  # Goodfellow 2014
-    "hinge": Objective(_hinge_d, _hinge_g),  # Lim & Ye 2017
-    "relativistic": Objective(_relativistic_d, _relativistic_g),  # with R1 and R2: R3GAN
+    # Goodfellow 2014
+    "non_saturating": Objective(_non_saturating_d, _non_saturating_g, _sure_by_sign),
+    # Lim & Ye 2017
+    "hinge": Objective(_hinge_d, _hinge_g, _sure_by_sign),
+    # with R1 and R2: R3GAN, Huang 2024
+    "relativistic": Objective(_relativistic_d, _relativistic_g, _sure_by_pairs),
 }
 
 
