@@ -26,11 +26,19 @@ class Process:
     """A running child. It leads a session of its own, so a Ctrl-C in the terminal meets only us."""
 
     def __init__(
-        self, name: str, command: Sequence[str | Path], *, log: Path, env: Mapping[str, str]
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        leaves: Sequence[Path] = (),
     ) -> None:
-        """Start it. Its output goes to `log`; the log of the time before becomes `log`.1."""
+        """Start it. Its output goes to `log`; the log of the time before becomes `log`.1. `leaves`
+        are the files that it leaves behind: they are removed when it has been stopped."""
         self.name = name
         self.log = log
+        self._leaves = leaves
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
             log.replace(log.with_name(f"{log.name}.1"))
@@ -84,3 +92,5 @@ class Process:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+        for path in self._leaves:
+            path.unlink(missing_ok=True)

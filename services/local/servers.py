@@ -165,10 +165,14 @@ def _start_s3(
 ) -> S3Server:
     directory = made(directory)
     with ExitStack() as reservations:
-        s3, filer, master, volume, admin = (
-            number(reservations.enter_context(reserve(preferred, also=GRPC_OFFSET)))
-            for preferred in (port, 0, 0, 0, 0)
-        )
+        ports = {
+            service: number(
+                reservations.enter_context(
+                    reserve(port if service == "s3" else 0, also=GRPC_OFFSET)
+                )
+            )
+            for service in ("s3", "filer", "master", "volume", "admin")
+        }
     identity = {
         "name": "elmyr",
         "credentials": [{"accessKey": keys[0], "secretKey": keys[1]}],
@@ -180,11 +184,7 @@ def _start_s3(
         "ip": LOOPBACK,
         "ip.bind": LOOPBACK,
         "s3.config": config,
-        "s3.port": s3,
-        "filer.port": filer,
-        "master.port": master,
-        "volume.port": volume,
-        "admin.port": admin,
+        **{f"{service}.port": port for service, port in ports.items()},
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "webdav": "false",
@@ -197,15 +197,23 @@ def _start_s3(
     }
     process = Process(
         "s3",
-        [weed(), "mini", *(f"-{name}={value}" for name, value in options.items())],
+        [
+            *(weed(), "-logtostderr=true", "mini"),
+            *(f"-{name}={value}" for name, value in options.items()),
+        ],
         log=log or directory / "s3.log",
         env=env,
+        leaves=[
+            Path(f"/tmp/seaweedfs-{name}.sock")  # noqa: S108  (not ours to choose)
+            for service, port in ports.items()
+            for name in (f"{service}-{port}", f"{service}-grpc-{port + GRPC_OFFSET}")
+        ],
     )
-    _ready_or_stopped(process, lambda: http_ok(s3, "/healthz"))
-    endpoint = f"{LOOPBACK}:{s3}"
+    _ready_or_stopped(process, lambda: http_ok(ports["s3"], "/healthz"))
+    endpoint = f"{LOOPBACK}:{ports['s3']}"
     return S3Server(
         process=process,
-        port=s3,
+        port=ports["s3"],
         url=f"http://{endpoint}",
         endpoint=endpoint,
         access_key=keys[0],

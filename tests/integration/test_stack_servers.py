@@ -37,6 +37,13 @@ def test_servers_listen_on_loopback_only(tmp_path: Path) -> None:
     assert not psutil.pid_exists(s3.pid)
 
 
+def test_a_stopped_server_leaves_no_sockets(tmp_path: Path) -> None:
+    with start_s3(tmp_path) as s3:
+        socket = Path(f"/tmp/seaweedfs-s3-{s3.port}.sock")
+        assert socket.is_socket()
+    assert not socket.exists()
+
+
 def test_secrets_are_readable_by_the_owner_only_and_not_on_the_command_line(tmp_path: Path) -> None:
     with start_redis(tmp_path / "redis", password="hush") as redis, start_s3(tmp_path / "s3") as s3:
         for secret in (tmp_path / "redis" / "redis.conf", tmp_path / "s3" / "s3.json"):
