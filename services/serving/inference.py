@@ -21,8 +21,8 @@ MAX_SUB_PIXEL_CHANNELS = 4
 def specialise(network: nn.Module) -> None:
     """Replace the layers of a generator in eval mode; it cannot be trained or saved any more.
 
-    A picture of 32 px alone takes 0.45 ms instead of 0.57, 64 together 5.3 ms instead of 6.9 (one
-    thread, AVX-512).
+    Measured on one thread with AVX-512, pictures of 32 px: 64 take 4.9 to 5.8 ms instead of 6.9, 8
+    take 1.0 instead of 1.2, one alone takes 0.6 as before.
     """
     for parent in list(network.modules()):
         for name, child in parent.named_children():
@@ -45,9 +45,8 @@ class FilledUp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [n, ...]."""
-        if len(x) >= self.min_rows:
-            return self.layer(x)  # type: ignore[no-any-return]
-        y: Tensor = self.layer(x.repeat(self.min_rows, *[1] * (x.dim() - 1)))
+        missing = len(x) < self.min_rows
+        y: Tensor = self.layer(x.repeat(self.min_rows, *[1] * (x.dim() - 1)) if missing else x)
         return y[: len(x)]
 
 

@@ -92,9 +92,6 @@ def test_the_newest_two_keep_their_tensors(
         assert tensors & there == (set() if manifest is first else tensors)
     object_store.delete(third.networks.key)
     assert_same(saver.load_newest(), checkpoints[1])
-    object_store.delete(second.networks.key)
-    with pytest.raises(CorruptObject, match="no checkpoint of this job is whole"):
-        saver.load_newest()
 
 
 def test_saving_the_same_step_again_changes_nothing(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.errors import CorruptObject
+from shared.philox import philox
 from shared.schemas.datasets import DatasetManifest
 from shared.storage import datasets
 from shared.storage.objects import ObjectStore
@@ -88,9 +89,7 @@ class Sampler:
         if epoch != self._epoch:
             # Sorting raw Philox words, not Generator.permutation: numpy promises that the words
             # stay the same in later releases, so a run can be resumed under one.
-            bits = np.random.Philox(
-                key=[self._seed, Purpose.DATA_ORDER], counter=[0, 0, epoch, 0]
-            ).random_raw(self._num_images)
-            self._order = np.argsort(bits, kind="stable")
+            stream = philox((self._seed, Purpose.DATA_ORDER), (epoch, 0)).bit_generator
+            self._order = np.argsort(stream.random_raw(self._num_images), kind="stable")
             self._epoch = epoch
         return self._order
