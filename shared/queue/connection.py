@@ -71,7 +71,21 @@ class Connection:
     def run(self, script: str, *args: str | float, keys: Sequence[str] = ()) -> Any:
         """Run a script of lua/ in one round trip; raises what it refuses as our error."""
         with redis_errors():
-            return self._scripts[script](keys=[self.keys.prefix, *keys], args=args)
+            try:
+                return self._evaluate("EVALSHA", self._scripts[script].sha, keys, args)
+            except redis.exceptions.NoScriptError:
+                return self._evaluate("EVAL", self._scripts[script].script, keys, args)
+
+    def _evaluate(
+        self, command: str, script: str, keys: Sequence[str], args: Sequence[str | float]
+    ) -> Any:
+        """The client's own way here costs 30 us of a submit's 400."""
+        connection = self.client.connection_pool.get_connection()
+        try:
+            connection.send_command(command, script, len(keys) + 1, self.keys.prefix, *keys, *args)
+            return connection.read_response()
+        finally:
+            self.client.connection_pool.release(connection)
 
     def open_async(self, *, block_s: float) -> redis.asyncio.Redis:
         """A client of its own for the running event loop, for commands that block so long."""
