@@ -33,6 +33,13 @@ def squares(n: int = 512, size: int = 16, channels: int = 1) -> TrainingData:
     return TrainingData(images=images, labels=labels, texts=None)
 
 
+def dirty_squares(n: int = 512, *, seed: int, dirt: float = 30.0) -> TrainingData:
+    """`squares` of 8 px under noise: pictures of one kind, no two the same."""
+    clean = squares(n, size=8)
+    noise = torch.rand(clean.images.shape, generator=torch.Generator().manual_seed(seed))
+    return TrainingData((clean.images + dirt * noise).byte(), clean.labels, None)
+
+
 def tiny(preset: str, **overrides: Any) -> GanConfig:
     """The preset for `squares`, narrow enough for a test."""
     narrow = {"generator": {"width": 8}, "discriminator": {"width": 8}}

@@ -24,7 +24,11 @@ from shared.settings import settings
 from workers.jobs.context import AttemptContext, End
 
 # By name, so that torch is imported while the heart beats already.
-JOBS = {JobKind.INGEST: "workers.jobs.ingest", JobKind.TRAIN: "workers.jobs.train"}
+JOBS = {
+    JobKind.INGEST: "workers.jobs.ingest",
+    JobKind.TRAIN: "workers.jobs.train",
+    JobKind.EVALUATE: "workers.jobs.evaluate",
+}
 
 log = structlog.get_logger()
 

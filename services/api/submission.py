@@ -19,9 +19,11 @@ from services.api.deps import Parts
 from services.api.problems import pointer
 from shared.errors import ElmyrError, FieldError, IdempotencyClash, InvalidInput, NotFound
 from shared.ids import JobId, job_id_for, new_job_id
+from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission
+from shared.schemas.models import ModelCard
 from shared.schemas.presets import PRESETS, resolve_preset
-from shared.schemas.specs import SPECS, IngestSpec, SampleSpec, Spec, TrainSpec
+from shared.schemas.specs import SPECS, EvaluateSpec, IngestSpec, SampleSpec, Spec, TrainSpec
 from shared.storage import datasets, documents, keys
 
 E = TypeVar("E", bound=ElmyrError)
@@ -142,17 +144,9 @@ def _train(
     if spec.preset not in PRESETS:
         there = ", ".join(PRESETS)
         raise _at("/spec/preset", InvalidInput, f"no preset {spec.preset}; there are: {there}")
-    if spec.dataset_version is None and _will_come(after, JobKind.INGEST, "dataset", spec.dataset):
+    if _dataset_will_come(after, spec):
         return spec, None  # its size is not known yet: the attempt resolves the preset
-    try:
-        if spec.dataset_version is None:
-            manifest = parts.manifest_of(spec.dataset, datasets.latest(parts.store, spec.dataset))
-        else:
-            manifest = datasets.manifest(parts.store, spec.dataset, spec.dataset_version)
-    except NotFound as error:
-        there = ", ".join(found.name for found in datasets.list_datasets(parts.store)) or "none"
-        detail = f"{error.detail}; there are: {there}"
-        raise _at("/spec/dataset", NotFound, detail) from error
+    manifest = _manifest(parts, spec)
     config = resolve_preset(
         spec.preset,
         size=manifest.size,
@@ -170,13 +164,9 @@ def _train(
 def _sample(
     parts: Parts, spec: SampleSpec, after: Sequence[Job]
 ) -> tuple[SampleSpec, dict[str, Any] | None]:
-    if _will_come(after, JobKind.TRAIN, "model", spec.model.partition("@")[0]):
+    if _model_will_come(after, spec.model):
         return spec, None
-    try:
-        name, version = parts.registry.resolve(spec.model)
-        card = parts.card_of(name, version)
-    except NotFound as error:
-        raise _at("/spec/model", NotFound, error.detail) from error
+    card = _card(parts, spec.model)
     classes = card.class_names
     known = (
         spec.label is None
@@ -185,14 +175,57 @@ def _sample(
     )
     if not known:
         there = ", ".join(classes) or "none: it knows no classes"
-        detail = f"{spec.label!r} is no class of {name}@{version}; there are: {there}"
+        detail = f"{spec.label!r} is no class of {_pinned(card)}; there are: {there}"
         raise _at("/spec/label", InvalidInput, detail)
-    return spec.model_copy(update={"model": f"{name}@{version}"}), None
+    return spec.model_copy(update={"model": _pinned(card)}), None
+
+
+def _evaluate(
+    parts: Parts, spec: EvaluateSpec, after: Sequence[Job]
+) -> tuple[EvaluateSpec, dict[str, Any] | None]:
+    pinned = {}
+    if not _dataset_will_come(after, spec):
+        pinned["dataset_version"] = _manifest(parts, spec).version
+    if not _model_will_come(after, spec.model):
+        pinned["model"] = _pinned(_card(parts, spec.model))
+    return spec.model_copy(update=pinned), None
+
+
+def _manifest(parts: Parts, spec: TrainSpec | EvaluateSpec) -> DatasetManifest:
+    try:
+        if spec.dataset_version is None:
+            return parts.manifest_of(spec.dataset, datasets.latest(parts.store, spec.dataset))
+        return datasets.manifest(parts.store, spec.dataset, spec.dataset_version)
+    except NotFound as error:
+        there = ", ".join(found.name for found in datasets.list_datasets(parts.store)) or "none"
+        detail = f"{error.detail}; there are: {there}"
+        raise _at("/spec/dataset", NotFound, detail) from error
+
+
+def _card(parts: Parts, ref: str) -> ModelCard:
+    try:
+        return parts.card_of(*parts.registry.resolve(ref))
+    except NotFound as error:
+        raise _at("/spec/model", NotFound, error.detail) from error
+
+
+def _pinned(card: ModelCard) -> str:
+    return f"{card.model}@{card.version}"
 
 
 RESOLVERS: dict[
     type[Spec], Callable[[Parts, Any, Sequence[Job]], tuple[Spec, dict[str, Any] | None]]
-] = {TrainSpec: _train, SampleSpec: _sample}
+] = {TrainSpec: _train, SampleSpec: _sample, EvaluateSpec: _evaluate}
+
+
+def _dataset_will_come(after: Sequence[Job], spec: TrainSpec | EvaluateSpec) -> bool:
+    return spec.dataset_version is None and _will_come(
+        after, JobKind.INGEST, "dataset", spec.dataset
+    )
+
+
+def _model_will_come(after: Sequence[Job], ref: str) -> bool:
+    return _will_come(after, JobKind.TRAIN, "model", ref.partition("@")[0])
 
 
 def _will_come(after: Sequence[Job], kind: JobKind, field: str, name: str) -> bool:

@@ -72,6 +72,7 @@ RESULTS: dict[JobKind, Callable[[dict[str, Any]], str]] = {
         f": {result.get('num_images')} images in dataset {result.get('dataset')}, "
         f"{result.get('num_refused')} refused, {result.get('num_duplicates')} duplicates left out"
     ),
+    JobKind.EVALUATE: lambda result: f": scored {result.get('model')}@{result.get('version')}",
 }
 
 

@@ -14,6 +14,7 @@ import typer
 
 from services.cli import datasets, jobs, models
 from services.cli.demo import demo
+from services.cli.evaluate import evaluate
 from services.cli.exits import MEANINGS, ExitCode, exit_code
 from services.cli.output import say, write
 from services.cli.sample import sample
@@ -62,7 +63,7 @@ def help_(
         app([*(topic or []), "--help"], prog_name=NAME)
 
 
-for command in (demo, up, down, status, train, sample):
+for command in (demo, up, down, status, train, sample, evaluate):
     app.command()(command)
 for noun, commands in (("datasets", datasets.app), ("jobs", jobs.app), ("models", models.app)):
     app.add_typer(commands, name=noun)

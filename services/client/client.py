@@ -28,6 +28,7 @@ from shared.schemas.datasets import DatasetManifest
 from shared.schemas.events import Event
 from shared.schemas.jobs import FINAL_STATES, Job, JobKind, JobState
 from shared.schemas.models import Alias, ModelCard, ModelSummary
+from shared.schemas.scores import Evaluation
 
 LOG_TAIL = 20
 """Lines of a failed job's log that its error carries."""
@@ -264,6 +265,11 @@ class Client:
     def card(self, name: str, version: int) -> ModelCard:
         """Where a version comes from."""
         return self._get(ModelCard, f"/v1/models/{name}/versions/{version}")
+
+    def scores(self, name: str, version: int) -> list[Evaluation]:
+        """What evaluations said of a version, newest first."""
+        answer = self._api.send("GET", f"/v1/models/{name}/versions/{version}/scores")
+        return [Evaluation.model_validate(item) for item in answer.json()]
 
     def promote(self, name: str, alias: str, version: int) -> Alias:
         """Point an alias at a version; serving follows within 2 s."""

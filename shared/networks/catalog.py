@@ -23,15 +23,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def build_generator(config: GeneratorConfig) -> Generator:
     """A fresh generator, channels last. Its initial weights come from torch's global state."""
-    return _channels_last(GENERATORS[config.architecture](config))
+    return channels_last(GENERATORS[config.architecture](config))
 
 
 def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
     """A fresh discriminator, channels last. Its initial weights come from torch's global state."""
-    return _channels_last(DISCRIMINATORS[config.architecture](config))
+    return channels_last(DISCRIMINATORS[config.architecture](config))
 
 
-def _channels_last(network: Network) -> Network:
+def channels_last(network: Network) -> Network:
+    """The network with its convolutions' weights laid out for channels-last pictures."""
     for parameter in network.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

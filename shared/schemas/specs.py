@@ -65,12 +65,26 @@ class SampleSpec(Frozen):
     format: Literal["png", "webp"] = "png"
 
 
-Spec = IngestSpec | TrainSpec | SampleSpec
+class EvaluateSpec(Frozen):
+    """Score a published model's pictures against the pictures of a dataset."""
+
+    model: ModelRef
+    dataset: Name
+    """The reference: pictures that the model should equal and, for a fair judgement, never saw."""
+    dataset_version: str | None = None
+    """Fixed by the API at the submit."""
+    n: int = Field(10_000, ge=100, le=100_000)
+    """Pictures that the model draws. Scores of different n do not compare."""
+    seed: int = Field(0, ge=0, lt=2**32)
+
+
+Spec = IngestSpec | TrainSpec | SampleSpec | EvaluateSpec
 
 SPECS: dict[JobKind, type[Spec]] = {
     JobKind.INGEST: IngestSpec,
     JobKind.TRAIN: TrainSpec,
     JobKind.SAMPLE: SampleSpec,
+    JobKind.EVALUATE: EvaluateSpec,
 }
 
 SAMPLE_CHUNK = 64

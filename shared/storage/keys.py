@@ -58,6 +58,11 @@ def dataset_latest(name: str) -> str:
     return f"datasets/{name}/latest.json"
 
 
+def dataset_yardstick(name: str, version: str, kind: str) -> str:
+    """The classifier that was trained on a version to measure by; `kind` tells what decides it."""
+    return f"datasets/{name}/versions/{version}/yardsticks/{kind}.safetensors"
+
+
 def run_prefix(job_id: str) -> str:
     return f"runs/{job_id}/"
 
@@ -150,6 +155,15 @@ def model_config(model: str, version: int) -> str:
 
 def model_card(model: str, version: int) -> str:
     return f"models/{model}/versions/{version}/card.json"
+
+
+def model_scores(model: str, version: int) -> str:
+    return f"models/{model}/versions/{version}/scores/"
+
+
+def model_score(model: str, version: int, job_id: str) -> str:
+    """What one evaluation said of a version."""
+    return f"models/{model}/versions/{version}/scores/{job_id}.json"
 
 
 def model_aliases(model: str) -> str:

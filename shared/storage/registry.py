@@ -12,11 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from shared.clock import now
 from shared.errors import Conflict, InvalidInput, NotFound, PreconditionFailed
 from shared.ids import NAME_PATTERN
 from shared.schemas.models import Alias, AliasMove, ModelCard, ModelSummary, SnapshotConfig
+from shared.schemas.scores import Evaluation
 from shared.storage import documents, keys
 from shared.storage.objects import ObjectStore
 
@@ -211,6 +213,25 @@ class Registry:
         self._store.delete(keys.model_publication(name, card.job_id))
         self._store.delete(keys.model_weights(name, version))
         self._store.delete(keys.model_config(name, version))
+        for info in list(self._store.list(keys.model_scores(name, version))):
+            self._store.delete(info.key)
+
+    # Scores
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Keep what an evaluation said of a version; again for the same job changes nothing."""
+        key = keys.model_score(evaluation.model, evaluation.version, evaluation.job_id)
+        with suppress(PreconditionFailed):
+            self._store.put_if_absent(key, documents.dump(evaluation))
+
+    def evaluations(self, name: str, version: int) -> list[Evaluation]:
+        """All that was said of a version, newest first. Raises NotFound: no such version."""
+        self.card(name, version)
+        found = [
+            documents.read(self._store, Evaluation, info.key)
+            for info in self._store.list(keys.model_scores(name, version))
+        ]
+        return sorted(found, key=lambda evaluation: evaluation.created_at, reverse=True)
 
     def _check_unnamed(self, name: str, version: int) -> None:
         names = [alias.alias for alias in self._aliases(name) if alias.version == version]

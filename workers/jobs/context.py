@@ -29,10 +29,31 @@ HEARTBEAT_S = 0.5
 
 StopReason = StopRequest | Literal["interrupt", "stale"]
 
+OUTCOMES = {
+    StopRequest.CANCEL: Outcome.CANCELED,
+    StopRequest.PAUSE: Outcome.PAUSED,
+    "interrupt": Outcome.INTERRUPTED,
+}
+
 log = structlog.get_logger()
 
 
+class Stopped(Exception):
+    """The job was asked to stop, and its work has nothing to keep."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
 EndOrNone = TypeVar("EndOrNone", bound="End | None")
+
+
+def outcome_of(reason: StopReason | None) -> Outcome:
+    """How an attempt ends that stops for this reason. Raises StaleToken for a zombie."""
+    if reason is None or reason == "stale":
+        raise StaleToken("a newer attempt has taken over")
+    return OUTCOMES[reason]
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,8 @@ class End:
             return work()
         except StaleToken:
             raise
+        except Stopped as stopped:
+            return cls(stopped.outcome)
         except Exception as error:  # whatever happened, the queue must hear of it
             log.exception("the attempt failed")
             hopeless = isinstance(error, InvalidInput | NotFound | TrainingFailed)
@@ -119,6 +142,11 @@ class AttemptContext:
     def should_stop(self) -> StopReason | None:
         """The wish on this job, at most a second old; a plain read."""
         return self._stop
+
+    def check_stop(self) -> None:
+        """Leave the work here when it should stop: raises Stopped or, for a zombie, StaleToken."""
+        if self._stop is not None:
+            raise Stopped(outcome_of(self._stop))
 
     def report(self, type: EventType, data: dict[str, Any]) -> None:
         """Put an event into the job's log; written by the background thread."""

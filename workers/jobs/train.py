@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 
 from shared import clock
-from shared.errors import StaleToken
 from shared.networks import snapshot
 from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
@@ -28,7 +27,7 @@ from shared.settings import settings
 from shared.storage import datasets, documents
 from shared.storage.registry import Registry
 from shared.storage.runs import RunResult
-from workers.jobs.context import AttemptContext, End, StopReason
+from workers.jobs.context import AttemptContext, End, StopReason, outcome_of
 from workers.jobs.reporting import RunReporter
 from workers.recipes.gan import GRID_COLUMNS, Gan
 from workers.training import data
@@ -38,12 +37,6 @@ from workers.training.ranks import Ranks
 
 CANCEL_PATIENCE_S = 6.0
 """A cancel gives the ranks this long to end by themselves, e.g. while they are still starting."""
-
-OUTCOMES = {
-    StopRequest.CANCEL: Outcome.CANCELED,
-    StopRequest.PAUSE: Outcome.PAUSED,
-    "interrupt": Outcome.INTERRUPTED,
-}
 
 log = structlog.get_logger()
 
@@ -99,7 +92,7 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
     if not ranks.is_first:
         return End(Outcome.SUCCEEDED)
     if not complete:
-        return _stopped(reason)
+        return End(outcome_of(reason))
     return _published(context, spec, dataset, recipe, reporter.latest)
 
 
@@ -117,12 +110,6 @@ def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
         overrides=spec.overrides(),
         workers=spec.workers,
     )
-
-
-def _stopped(reason: StopReason | None) -> End:
-    if reason is None or reason == "stale":
-        raise StaleToken("a newer attempt has taken over")
-    return End(OUTCOMES[reason])
 
 
 def _published(
@@ -187,7 +174,7 @@ def _run_on_ranks(context: AttemptContext, workers: int) -> End | None:
 
     # Those imports take seconds; a wish that came meanwhile is met before there are ranks.
     if reason := context.should_stop():
-        return _stopped(reason)
+        return End(outcome_of(reason))
     arguments = {"job_id": context.job.id, "token": context.token}
     trainer = ThreadPoolExecutor(1).submit(launch, _rank_main, arguments, workers=workers)
     asked_at: float | None = None

@@ -29,6 +29,9 @@ class Purpose(IntEnum):
     WEIGHTS = 7
     DATA_ORDER = 8
     AUGMENT = 9
+    YARDSTICK_TURNS = 10
+    YARDSTICK_FLIPS = 11
+    YARDSTICK_DROPOUT = 12
 
 
 class Counters:

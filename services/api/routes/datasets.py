@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,8 @@ router = APIRouter(
     responses=declared(Unauthorized, InvalidInput, Unavailable),
 )
 
+READERS = (JobKind.TRAIN, JobKind.EVALUATE)
+"""Kinds of jobs whose spec names a dataset that they read."""
 UPLOAD_TYPES = (
     "application/zip",
     "application/x-tar",
@@ -137,11 +140,11 @@ def get_dataset(
     "/{name}", status_code=status.HTTP_204_NO_CONTENT, responses=declared(NotFound, Conflict)
 )
 def delete_dataset(name: Name, parts: Elmyr) -> None:
-    """Delete every version of a dataset. 409: a job that has not ended trains on it."""
-    for state in set(JobState) - FINAL_STATES:
-        for job in _jobs(parts, JobKind.TRAIN, state):
+    """Delete every version of a dataset. 409: a job that has not ended reads it."""
+    for kind, state in itertools.product(READERS, set(JobState) - FINAL_STATES):
+        for job in _jobs(parts, kind, state):
             if job.spec["dataset"] == name:
-                raise Conflict(f"job {job.id} is {state} and trains on dataset {name}")
+                raise Conflict(f"job {job.id} is {state} and reads dataset {name}")
     datasets.delete(parts.store, name)
 
 

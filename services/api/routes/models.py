@@ -15,6 +15,7 @@ from services.api.problems import declared
 from shared.errors import Conflict, InvalidInput, NotFound, TooLarge, Unauthorized, Unavailable
 from shared.ids import Name
 from shared.schemas.models import Alias, ModelCard, ModelSummary
+from shared.schemas.scores import Evaluation
 
 router = APIRouter(
     prefix="/v1/models",
@@ -53,6 +54,13 @@ def get_model(name: Name, parts: Elmyr) -> ModelSummary:
 def get_version(name: Name, version: Version, parts: Elmyr) -> ModelCard:
     """A version's card: job, data, size, metrics, digests."""
     return parts.registry.card(name, version)
+
+
+@router.get("/{name}/versions/{version}/scores", responses=declared(NotFound))
+def get_scores(name: Name, version: Version, parts: Elmyr) -> list[Evaluation]:
+    """What evaluations said of a version, newest first: each score between what real pictures and
+    what noise would get."""
+    return parts.registry.evaluations(name, version)
 
 
 @router.delete(

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from shared.errors import InvalidInput, StaleToken, UnsafeImage
+from shared.errors import InvalidInput, UnsafeImage
 from shared.schemas.events import EventType
-from shared.schemas.jobs import Outcome, Progress, StopRequest
+from shared.schemas.jobs import Outcome, Progress
 from shared.schemas.specs import IngestSpec
 from workers.jobs.context import AttemptContext, End
 from workers.jobs.ingest import archives, decode, folders, idx, parquet, pipeline
@@ -33,20 +33,6 @@ MAX_CAPTION_CHARS = 2000  # a caption beyond it is cut
 MAX_DEFAULT_SIZE = 64
 MIN_SIZE = 8
 
-OUTCOMES = {
-    StopRequest.CANCEL: Outcome.CANCELED,
-    StopRequest.PAUSE: Outcome.PAUSED,  # resumed, it starts again: there is nothing to go on from
-    "interrupt": Outcome.INTERRUPTED,
-}
-
-
-class _Stopped(Exception):
-    """The job was asked to stop."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome)
-        self.outcome = outcome
-
 
 def run(context: AttemptContext) -> End:
     """Ingest the upload that the job's spec names.
@@ -58,21 +44,10 @@ def run(context: AttemptContext) -> End:
         NotFound: there is no upload.
     """
     spec = IngestSpec.model_validate(context.job.spec)
-
-    def check_stop() -> None:
-        reason = context.should_stop()
-        if reason == "stale":
-            raise StaleToken(f"a newer attempt owns {context.job.id}")
-        if reason is not None:
-            raise _Stopped(OUTCOMES[reason])
-
-    try:
-        with tempfile.TemporaryDirectory(prefix="elmyr-ingest-") as folder:
-            refusals = Refusals()
-            builder = _build(context, spec, Path(folder), refusals, check_stop)
-            manifest = builder.publish(context.store, spec, refusals)
-    except _Stopped as stopped:
-        return End(stopped.outcome)
+    with tempfile.TemporaryDirectory(prefix="elmyr-ingest-") as folder:
+        refusals = Refusals()
+        builder = _build(context, spec, Path(folder), refusals, context.check_stop)
+        manifest = builder.publish(context.store, spec, refusals)
     _log(context, f"{manifest.name} is at version {manifest.version}")
     return End(
         Outcome.SUCCEEDED,

@@ -1,0 +1,75 @@
+"""`elmyr evaluate`: score a model's pictures, and print each score between floor and ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from services.cli.follow import follow
+from services.cli.jobs import say_submitted, say_succeeded
+from services.cli.output import Output, OutputOption, View, show, write
+from services.cli.session import FollowOption, connect, follows, hint
+from shared.schemas.scores import Score
+
+
+class Row(BaseModel):
+    """One line of the table."""
+
+    score: str
+    value: float
+    floor: float
+    ceiling: float
+
+
+TABLE: View[Row] = View(
+    id=lambda row: row.score,
+    columns={
+        "SCORE": lambda row: row.score,
+        "VALUE": lambda row: f"{row.value:.4g}",
+        "REAL PICTURES": lambda row: f"{row.floor:.4g}",
+        "NOISE": lambda row: f"{row.ceiling:.4g}",
+    },
+)
+
+
+def evaluate(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@VERSION, NAME@ALIAS.")],
+    dataset: Annotated[
+        str, typer.Option(help="What to hold it against: best pictures that it never saw.")
+    ],
+    n: Annotated[
+        int, typer.Option("-n", "--n", min=100, help="Pictures to draw; say it with each score.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")] = 0,
+    following: FollowOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Score a published model: distance, variety, freshness, and how well it knows its classes.
+
+    The features are of a classifier that Elmyr trains on the model's dataset, once.
+
+    Example: elmyr evaluate tailor@production --dataset garments-test
+    """
+    spec: dict[str, Any] = {"model": model, "dataset": dataset, "n": n, "seed": seed}
+    with connect(context) as client:
+        job = client.submit("evaluate", spec)
+        say_submitted(client, job)
+        if not follows(following):
+            write(job.id)
+            hint(f"elmyr jobs watch {job.id}")
+            return
+        ended = follow(client, job.id)
+        say_succeeded(ended)
+        show(rows((ended.result or {})["scores"]), TABLE, output)
+
+
+def rows(scores: Mapping[str, Any]) -> list[Row]:
+    """The scores of a job's result as lines of a table."""
+    return [
+        Row(score=name, **Score.model_validate(score).model_dump())
+        for name, score in scores.items()
+    ]

@@ -1,0 +1,162 @@
+"""An evaluate job on real stores: from a published model to scores beside its version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from shared.clock import now
+from shared.ids import new_job_id
+from shared.networks import snapshot
+from shared.networks.catalog import build_generator
+from shared.queue.jobs import JobQueue
+from shared.schemas.datasets import DatasetManifest, Shard
+from shared.schemas.jobs import JobKind, JobSubmission, Outcome
+from shared.schemas.models import ModelCard, SnapshotConfig, Task
+from shared.schemas.recipes import GeneratorConfig
+from shared.settings import Settings
+from shared.storage import datasets, keys
+from shared.storage.objects import ObjectStore
+from shared.storage.registry import Registry
+from tests.training import dirty_squares, squares
+from workers.jobs import evaluate
+from workers.jobs.context import AttemptContext, End
+from workers.training import shards
+from workers.training.data import TrainingData
+
+SIZE = 8
+CLASS_NAMES = ["north-west", "north-east", "south-west", "south-east"]
+Evaluate = Callable[..., End]
+
+
+def push(store: ObjectStore, name: str, pictures: TrainingData) -> DatasetManifest:
+    """The pictures as a version of dataset `name`, as an ingest would leave it."""
+    n, channels, size, _ = pictures.images.shape
+    labels = pictures.labels
+    data = shards.encode(
+        shards.ShardData(
+            images=pictures.images.permute(0, 2, 3, 1).contiguous().numpy(),
+            labels=torch.full((n,), -1).numpy() if labels is None else labels.numpy(),
+            texts=[None] * n,
+        )
+    )
+    digest = hashlib.sha256(data).hexdigest()
+    key = keys.dataset_shard(name, digest, 0)
+    store.put(key, data)
+    manifest = DatasetManifest(
+        name=name, version=digest, size=size, channels=channels, num_images=n,
+        num_classes=0 if labels is None else len(CLASS_NAMES),
+        class_names=[] if labels is None else CLASS_NAMES,
+        shards=[Shard(key=key, bytes=len(data), sha256=digest, num_images=n)],
+        created_at=now(),
+    )  # fmt: skip
+    datasets.publish(store, manifest)
+    return manifest
+
+
+def publish(store: ObjectStore, trained_on: DatasetManifest, *, num_classes: int) -> ModelCard:
+    """An untrained generator as if it had been trained on this dataset."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(size=SIZE, width=8, z_dim=8, num_classes=num_classes)
+    card = ModelCard(
+        model="forger", version=0, job_id=new_job_id(), attempt=1, recipe="gan", preset="modern",
+        dataset=trained_on.name, dataset_version=trained_on.version, kimg=1.0, seed=0,
+        tasks=[Task.GENERATE], size=SIZE, channels=1, num_parameters=1, weights_sha256="",
+        weights_bytes=0, config_sha256="", created_at=now(),
+    )  # fmt: skip
+    weights = snapshot.to_bytes(build_generator(config))
+    return Registry(store).publish(
+        card, weights, SnapshotConfig(generator=config, tasks=[Task.GENERATE])
+    )
+
+
+@pytest.fixture
+def run_evaluate(settings: Settings, job_queue: JobQueue) -> Evaluate:
+    """Run an evaluate job of this spec, as the attempt would."""
+
+    def run(wish: str | None = None, **spec: object) -> End:
+        job_id = new_job_id()
+        submission = JobSubmission(kind=JobKind.EVALUATE, spec={"n": 200, **spec})
+        job_queue.submit(job_id, submission, owner="tests")
+        job_queue.lease(job_id, owner="tests", ttl_s=600)
+        job_queue.begin(job_id, owner="tests", number=1)
+        if wish:
+            getattr(job_queue, wish)(job_id)
+        with AttemptContext.open(job_id, 1, settings) as context:
+            end = End.of(lambda: evaluate.run(context))
+            context.finish(end)
+        torch.set_flush_denormal(False)
+        return end
+
+    return run
+
+
+def test_a_model_is_scored_against_pictures_that_it_never_saw(
+    run_evaluate: Evaluate, object_store: ObjectStore, job_queue: JobQueue
+) -> None:
+    seen = push(object_store, "squares", dirty_squares(256, seed=0))
+    push(object_store, "squares-test", dirty_squares(240, seed=1))
+    card = publish(object_store, seen, num_classes=4)
+
+    ends = [run_evaluate(model="forger", dataset="squares-test") for _ in range(2)]
+    assert ends[0].outcome is Outcome.SUCCEEDED, ends[0].error
+    assert ends[0].result == ends[1].result
+    assert job_queue.list()[0][0].result == ends[1].result
+
+    newest, first = Registry(object_store).evaluations("forger", card.version)
+    assert newest.scores == first.scores
+    assert newest.created_at > first.created_at
+    assert (newest.held_out, newest.n, newest.num_reference) == (True, 200, 200)
+    assert newest.yardstick == first.yardstick  # it was trained once
+    assert (newest.yardstick.dataset, newest.yardstick.num_classes) == ("squares", 4)
+    kept = object_store.get(keys.dataset_yardstick("squares", seen.version, "v1-s0"))
+    assert newest.yardstick.sha256 == hashlib.sha256(kept).hexdigest()
+    distance = newest.scores["frechet_distance"]
+    assert distance.floor < distance.value
+    accuracy = newest.scores["classification_accuracy"]
+    assert (accuracy.floor, accuracy.ceiling) == (newest.yardstick.accuracy, 0.25)
+
+    Registry(object_store).move_alias("forger", "latest", card.version, by="tests")
+    datasets.delete(object_store, "squares")
+    assert not list(object_store.list(keys.dataset_prefix("squares")))
+    gone = run_evaluate(model="forger", dataset="squares-test")
+    assert gone.outcome is Outcome.FAILED
+    assert "squares" in str(gone.error)
+
+
+def test_without_other_pictures_one_half_is_held_against_the_other(
+    run_evaluate: Evaluate, object_store: ObjectStore
+) -> None:
+    pictures = dirty_squares(256, seed=0)
+    seen = push(object_store, "shapes", TrainingData(pictures.images, None, None))
+    card = publish(object_store, seen, num_classes=0)
+    end = run_evaluate(model="forger", dataset="shapes")
+    assert end.outcome is Outcome.SUCCEEDED, end.error
+    (evaluation,) = Registry(object_store).evaluations("forger", card.version)
+    assert (evaluation.held_out, evaluation.num_reference) == (False, 128)
+    assert evaluation.yardstick.num_classes == 4  # quarter turns
+    assert not {"label_agreement", "class_entropy", "classification_accuracy"} & set(
+        evaluation.scores
+    )
+
+
+def test_pictures_of_another_form_are_no_reference(
+    run_evaluate: Evaluate, object_store: ObjectStore
+) -> None:
+    publish(object_store, push(object_store, "squares", squares(64, size=SIZE)), num_classes=4)
+    push(object_store, "large", squares(64, size=16))
+    end = run_evaluate(model="forger", dataset="large")
+    assert end.outcome is Outcome.FAILED
+    assert "16 x 16 x 1" in str(end.error)
+    assert "--size 8" in str(end.error)
+
+
+@pytest.mark.parametrize(("wish", "outcome"), [("cancel", "canceled"), ("pause", "paused")])
+def test_it_stops_when_asked(
+    run_evaluate: Evaluate, object_store: ObjectStore, wish: str, outcome: str
+) -> None:
+    publish(object_store, push(object_store, "squares", squares(64, size=SIZE)), num_classes=4)
+    assert run_evaluate(wish, model="forger", dataset="squares").outcome == outcome

@@ -1,0 +1,228 @@
+"""An evaluate job: a published model's pictures against reference pictures, by a yardstick.
+
+    the model                      -> pictures             \
+    the dataset it was trained on  -> yardstick, real pictures -> scores beside the model's version
+    the spec's dataset             -> reference pictures   /
+
+Everything is drawn from the spec's seed: the same job gives the same scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from shared import clock
+from shared.errors import InvalidInput, NotFound, PreconditionFailed
+from shared.networks import snapshot
+from shared.networks.generators import Generator
+from shared.networks.sampling import sample
+from shared.niceness import yield_to_requests
+from shared.schemas.datasets import DatasetManifest
+from shared.schemas.jobs import Outcome, Progress
+from shared.schemas.scores import Evaluation, YardstickCard
+from shared.schemas.specs import EvaluateSpec
+from shared.storage import datasets, keys
+from shared.storage.objects import ObjectStore
+from shared.storage.registry import Registry
+from workers.evaluation.measures import NUM_NEIGHBOURS
+from workers.evaluation.scoring import classification_accuracy, scores_of
+from workers.evaluation.yardstick import (
+    VERSION,
+    Yardstick,
+    accuracy,
+    build_yardstick,
+    num_steps,
+    train_yardstick,
+)
+from workers.jobs.context import AttemptContext, End
+from workers.training import data
+from workers.training.data import Sampler, TrainingData
+from workers.training.loop import deterministic_cpu
+
+YARDSTICK_SEED = 0
+DRAWN_AT_ONCE = 250
+MAX_LEARNED = 60_000
+"""Pictures that the classifier of `classification_accuracy` learns from, at most."""
+
+
+def run(context: AttemptContext) -> End:
+    """Score the model of the job's spec; the result names it and gives each score.
+
+    Raises:
+        NotFound: the model, the reference, or the dataset that the model was trained on is gone.
+        InvalidInput: the reference's pictures have another form than the model's.
+    """
+    deterministic_cpu()
+    yield_to_requests()
+    spec = EvaluateSpec.model_validate(context.job.spec)
+
+    # Read the model, what it was trained on, and what it is held against.
+    registry = Registry(context.store)
+    name, version = registry.resolve(spec.model)
+    card = registry.card(name, version)
+    generator = snapshot.load(*registry.snapshot(name, version))
+    trained_on = datasets.manifest(context.store, card.dataset, card.dataset_version)
+    manifest = datasets.manifest(context.store, spec.dataset, spec.dataset_version)
+    everything = data.load(context.store, trained_on)
+    held_out = (manifest.name, manifest.version) != (trained_on.name, trained_on.version)
+    seen, reference = (
+        (everything, _reference(context.store, manifest, trained_on))
+        if held_out
+        else _halves(everything, spec.seed)
+    )
+    reference = _taken(reference, _order(reference, spec.seed)[: spec.n])
+
+    # Find or train the yardstick.
+    num_learned = min(len(seen.images), MAX_LEARNED) if generator.config.num_classes else 0
+    learned_steps = num_steps(num_learned) if num_learned else 0
+    on_step = _counting(context, of=num_steps(len(everything.images)) + learned_steps)
+    yardstick, sha256 = find_yardstick(context.store, trained_on, everything, on_step)
+
+    # Draw the pictures and score them.
+    pictures, labels = draw(generator, max(spec.n, num_learned), spec.seed, context.check_stop)
+    scores = scores_of(
+        pictures[: spec.n],
+        None if labels is None else labels[: spec.n],
+        seen=seen,
+        reference=reference,
+        yardstick=yardstick,
+        seed=spec.seed,
+    )
+    if labels is not None and reference.labels is not None:
+        drawn = TrainingData(pictures[:num_learned], labels[:num_learned], None)
+        learned = train_yardstick(
+            drawn, yardstick.num_classes, seed=YARDSTICK_SEED, on_step=on_step
+        )
+        scores["classification_accuracy"] = classification_accuracy(
+            learned, yardstick=yardstick, reference=reference
+        )
+
+    # Keep them beside the model's version.
+    registry.add_evaluation(
+        Evaluation(
+            job_id=context.job.id,
+            model=name,
+            version=version,
+            dataset=manifest.name,
+            dataset_version=manifest.version,
+            held_out=held_out,
+            n=spec.n,
+            num_reference=len(reference.images),
+            num_neighbours=min(NUM_NEIGHBOURS, spec.n, len(reference.images)),
+            seed=spec.seed,
+            yardstick=YardstickCard(
+                sha256=sha256,
+                seed=YARDSTICK_SEED,
+                dataset=trained_on.name,
+                dataset_version=trained_on.version,
+                num_classes=yardstick.num_classes,
+                accuracy=accuracy(yardstick, reference),
+            ),
+            scores=scores,
+            created_at=clock.now(),
+        )
+    )
+    return End(
+        Outcome.SUCCEEDED,
+        result={
+            "model": name,
+            "version": version,
+            "scores": {key: score.model_dump() for key, score in scores.items()},
+        },
+    )
+
+
+def find_yardstick(
+    store: ObjectStore, of: DatasetManifest, images: TrainingData, on_step: Callable[[], None]
+) -> tuple[Yardstick, str]:
+    """The yardstick of a dataset's version and the digest of its weights (hex); trained on its
+    first use, then kept in the store, so that all scores on the version compare."""
+    key = keys.dataset_yardstick(of.name, of.version, f"v{VERSION}-s{YARDSTICK_SEED}")
+    try:
+        weights = store.get(key)
+    except NotFound:
+        trained = train_yardstick(images, of.num_classes, seed=YARDSTICK_SEED, on_step=on_step)
+        with suppress(PreconditionFailed):  # another job was faster: its weights hold
+            store.put_if_absent(key, snapshot.to_bytes(trained))
+        weights = store.get(key)
+    yardstick = build_yardstick(size=of.size, channels=of.channels, num_classes=of.num_classes)
+    yardstick.load_state_dict(safetensors.torch.load(weights))
+    yardstick.eval().requires_grad_(False)
+    return yardstick, hashlib.sha256(weights).hexdigest()
+
+
+def draw(
+    generator: Generator, n: int, seed: int, on_batch: Callable[[], None]
+) -> tuple[Tensor, Tensor | None]:
+    """The first n pictures of a seed, uint8 [n, C, H, W], and their classes, which take turns."""
+    num_classes = generator.config.num_classes
+    labels = torch.arange(n) % num_classes if num_classes else None
+    batches = []
+    for start in range(0, n, DRAWN_AT_ONCE):
+        on_batch()
+        indices = range(start, min(start + DRAWN_AT_ONCE, n))
+        classes = None if labels is None else labels[start : indices.stop].tolist()
+        batches.append(
+            torch.from_numpy(sample(generator, seed=seed, indices=indices, labels=classes))
+        )
+    return torch.cat(batches).permute(0, 3, 1, 2).contiguous(), labels
+
+
+def _reference(
+    store: ObjectStore, manifest: DatasetManifest, trained_on: DatasetManifest
+) -> TrainingData:
+    """The pictures of another dataset than the model's own; its classes only if they are the same.
+
+    Raises InvalidInput: they have another size or number of channels.
+    """
+    if (manifest.size, manifest.channels) != (trained_on.size, trained_on.channels):
+        raise InvalidInput(
+            f"dataset {manifest.name} is {_form(manifest)}, the model was trained on "
+            f"{_form(trained_on)}: push the reference with --size {trained_on.size} "
+            f"--channels {trained_on.channels}"
+        )
+    pictures = data.load(store, manifest)
+    if manifest.class_names != trained_on.class_names:
+        return TrainingData(pictures.images, None, None)
+    return pictures
+
+
+def _form(manifest: DatasetManifest) -> str:
+    return f"{manifest.size} x {manifest.size} x {manifest.channels}"
+
+
+def _halves(pictures: TrainingData, seed: int) -> tuple[TrainingData, TrainingData]:
+    """Two halves that share no picture: one stands for the training, the other is held out from
+    nothing but the measures."""
+    order = _order(pictures, seed)
+    middle = len(order) // 2
+    return _taken(pictures, order[:middle]), _taken(pictures, order[middle:])
+
+
+def _order(pictures: TrainingData, seed: int) -> Tensor:
+    n = len(pictures.images)
+    return torch.from_numpy(Sampler(n, seed).indices(0, n))
+
+
+def _taken(pictures: TrainingData, rows: Tensor) -> TrainingData:
+    labels = None if pictures.labels is None else pictures.labels[rows]
+    return TrainingData(pictures.images[rows], labels, None)
+
+
+def _counting(context: AttemptContext, *, of: int) -> Callable[[], None]:
+    """What to call before each step of a training: stops it when asked, and tells how far it is."""
+    done = 0
+
+    def on_step() -> None:
+        nonlocal done
+        context.check_stop()
+        done += 1
+        context.progress(Progress(done=done, of=of))
+
+    return on_step
