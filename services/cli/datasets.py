@@ -93,20 +93,24 @@ def fetch(
     name: Annotated[
         str | None, typer.Option(help="What to call the dataset; the set's name otherwise.")
     ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only train or test; dataset SET-train or SET-test.")
+    ] = None,
     size: SizeOption = None,
     following: FollowOption = None,
 ) -> None:
     """Get a well-known set from whichever source is in reach, and push it.
 
-    Example: elmyr datasets fetch fashion-mnist
+    Example: elmyr datasets fetch fashion-mnist --split train
     """
     from services.local.sources import fetch as get  # its readers of formats import slowly
 
     with connect(context) as client, tempfile.TemporaryDirectory(prefix="elmyr-") as folder:
-        found = get(known, Path(folder))
+        found = get(known, Path(folder), split=split)
         say(f"{known} comes from {found.source}")
+        called = name or (f"{known}-{split}" if split else known)
         _push(
-            client, name or known, found.path, size=size or found.size, channels=None,
+            client, called, found.path, size=size or found.size, channels=None,
             fit=Fit(found.fit), source=found.source, following=following,
         )  # fmt: skip
 

@@ -31,6 +31,8 @@ class KnownSet:
     sha256: dict[str, str] = field(default_factory=dict)
     """Of files as they are after gunzip; a source may give them packed (`.gz`)."""
     fit: Literal["crop", "pad"] = "crop"
+    splits: dict[str, str] = field(default_factory=dict)
+    """How the names of each split's files begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ SETS: dict[str, KnownSet] = {
         },
         size=32,
         fit="pad",
+        splits={"train": "train-", "test": "t10k-"},
     ),
     "cifar10": KnownSet(
         sources={
@@ -88,6 +91,7 @@ SETS: dict[str, KnownSet] = {
             ),
         },
         size=32,
+        splits={"train": "train-", "test": "test-"},
     ),
     "emoji": KnownSet(
         sources={f"the npm package {wellknown.EMOJI_PACKAGE}": wellknown.emoji_npm}, size=64
@@ -111,16 +115,19 @@ SETS: dict[str, KnownSet] = {
 }
 
 
-def fetch(name: str, into: Path) -> Fetched:
-    """Put the files of a well-known set into a new folder below `into`.
+def fetch(name: str, into: Path, *, split: str | None = None) -> Fetched:
+    """Put the files of a well-known set, or of one split of it, into a new folder below `into`.
 
     Raises:
-        NotFound: no such set.
+        NotFound: no such set, or no such split of it.
         Unavailable: no source has given it; the message says what each answered.
     """
     if name not in SETS:
         raise NotFound(f"no set {name!r} is known; there are {', '.join(SETS)}")
     known = SETS[name]
+    if split is not None and split not in known.splits:
+        there = ", ".join(known.splits) or "none: it comes as one"
+        raise NotFound(f"{name} has no split {split!r}; there are {there}")
     tried: list[str] = []
     for source, get in known.sources.items():
         folder = into / name
@@ -133,8 +140,16 @@ def fetch(name: str, into: Path) -> Fetched:
                 shutil.rmtree(folder)
                 tried.append(f"{source}: {error}")
             else:
+                if split is not None:
+                    _drop(folder, [known.splits[other] for other in known.splits if other != split])
                 return Fetched(folder, source, known.size, known.fit)
     raise Unavailable(f"{name} cannot be had. Tried: " + "; ".join(tried))
+
+
+def _drop(folder: Path, prefixes: list[str]) -> None:
+    for file in list(folder.iterdir()):
+        if file.name.startswith(tuple(prefixes)):
+            file.unlink()
 
 
 def _check(folder: Path, sha256: dict[str, str]) -> None:

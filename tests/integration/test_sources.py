@@ -57,6 +57,28 @@ def test_the_first_source_that_gives_the_right_bytes_is_taken(
     assert list(tmp_path.iterdir()) == [fetched.path]
 
 
+def test_one_split_is_taken_with_what_belongs_to_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(scratch: Path, folder: Path) -> None:
+        del scratch
+        for name in ("train-images", "train-labels", "t10k-images", "classes.txt"):
+            (folder / name).write_bytes(b"x")
+
+    splits = {"train": "train-", "test": "t10k-"}
+    monkeypatch.setitem(sources.SETS, "set", KnownSet(sources={"here": get}, size=8, splits=splits))
+    for split, names in (
+        ("test", {"t10k-images", "classes.txt"}),
+        ("train", {"train-images", "train-labels", "classes.txt"}),
+    ):
+        into = tmp_path / split
+        into.mkdir()
+        fetched = sources.fetch("set", into, split=split)
+        assert {path.name for path in fetched.path.iterdir()} == names
+    with pytest.raises(NotFound, match="there are train, test"):
+        sources.fetch("set", tmp_path, split="val")
+
+
 def test_when_none_works_all_that_was_tried_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
