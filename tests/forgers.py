@@ -9,7 +9,7 @@ from shared.networks import snapshot
 from shared.networks.catalog import build_generator
 from shared.networks.generators import Generator
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
-from shared.schemas.recipes import GeneratorConfig
+from shared.schemas.networks import GeneratorConfig
 from shared.storage.registry import Registry
 
 CLASS_NAMES = ["shirt", "bag", "boot"]

@@ -21,7 +21,7 @@ from services.serving.routes import MAX_SEED, Label
 from shared.errors import NotFound, PreconditionFailed
 from shared.ids import JobId, Name
 from shared.images import ImageFormat
-from shared.schemas.recipes import Frozen
+from shared.schemas.networks import Frozen
 from shared.settings import Settings
 from shared.storage import keys
 from shared.storage.objects import ObjectStore

@@ -26,7 +26,7 @@ from services.serving.batching import WaitingRoom
 from services.serving.drawing import Draw
 from services.serving.models import Models
 from shared.errors import FieldError, InvalidInput
-from shared.schemas.recipes import Frozen
+from shared.schemas.networks import Frozen
 from shared.settings import Settings
 
 MAX_SEED = 2**32

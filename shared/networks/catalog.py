@@ -12,7 +12,7 @@ from torch import nn
 
 from shared.networks.discriminators import DCGANDiscriminator
 from shared.networks.generators import DCGANGenerator, Generator
-from shared.schemas.recipes import DiscriminatorConfig, GeneratorConfig
+from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 
 GENERATORS: dict[str, type[DCGANGenerator]] = {"dcgan": DCGANGenerator}
 DISCRIMINATORS: dict[str, type[DCGANDiscriminator]] = {"dcgan": DCGANDiscriminator}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from shared.networks.generators import stage_widths
 from shared.networks.layers import Dropout, initialise, minibatch_std
-from shared.schemas.recipes import DiscriminatorConfig
+from shared.schemas.networks import DiscriminatorConfig
 
 
 class DCGANDiscriminator(nn.Module):

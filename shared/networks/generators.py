@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks.layers import BatchNorm, initialise
-from shared.schemas.recipes import GeneratorConfig, base_and_doublings
+from shared.schemas.networks import GeneratorConfig, base_and_doublings
 
 
 def stage_widths(size: int, width: int, max_width: int) -> tuple[int, list[int]]:

@@ -11,11 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import FieldError, InvalidInput
+from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 from shared.schemas.recipes import (
     BootstrapConfig,
-    DiscriminatorConfig,
     GanConfig,
-    GeneratorConfig,
     OptimizerConfig,
     PenaltyConfig,
     ReplayConfig,

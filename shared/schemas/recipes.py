@@ -8,83 +8,11 @@ networks from it.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-MAX_SIZE = 256
-
-
-def base_and_doublings(size: int) -> tuple[int, int]:
-    """The side of the smallest map and how often it doubles: 28 = 7 * 2^2 gives (7, 2).
-
-    Raises ValueError for a side that is not 4 to 7 times a power of two.
-    """
-    base, doublings = size, 0
-    while base % 2 == 0 and base > 7:
-        base //= 2
-        doublings += 1
-    if not 4 <= base <= 7:
-        raise ValueError(f"size {size} is not 4, 5, 6 or 7 times a power of two")
-    return base, doublings
-
-
-def _doubled(size: int) -> int:
-    base_and_doublings(size)
-    return size
-
-
-Side = Annotated[int, Field(ge=8, le=MAX_SIZE), AfterValidator(_doubled)]
-"""Height and width of what a network of doublings makes or sees."""
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GeneratorConfig(Frozen):
-    """G: z (and a class) in, picture out. DCGAN (Radford 2015): linear, then doublings of the side.
-
-    `size` = base * 2^k with a base of 4 to 7 (28 = 7*4, 32 = 4*8, 64 = 4*16). `width` is the number
-    of channels of the last hidden layer; each layer towards the input has twice as many, up to
-    `max_width`.
-    """
-
-    architecture: Literal["dcgan"] = "dcgan"
-    size: Side = 32
-    channels: Literal[1, 3] = 1
-    z_dim: int = Field(64, ge=1, le=1024)
-    width: int = Field(16, ge=4, le=512)
-    max_width: int = Field(512, ge=4, le=2048)
-    num_classes: int = Field(0, ge=0, le=10_000)
-    """With classes, normalisation is scaled and shifted per class (conditional batch norm)."""
-    norm_group: int = Field(32, ge=2, le=4096)
-    """Images per group that batch norm takes its statistics over; a rank holds whole groups."""
-    init: Literal["orthogonal", "default", "normal"] = "orthogonal"
-    """`normal` is N(0, 0.02), DCGAN's own; `default` is torch's."""
-
-
-class DiscriminatorConfig(Frozen):
-    """D: picture in, one logit out; a mirror of G without normalisation.
-
-    With classes the logit is linear(h) + <embedding(c), h> / sqrt(dim) (projection, Miyato 2018).
-    """
-
-    architecture: Literal["dcgan"] = "dcgan"
-    size: Side = 32
-    channels: Literal[1, 3] = 1
-    width: int = Field(16, ge=4, le=512)
-    max_width: int = Field(512, ge=4, le=2048)
-    hidden: int = Field(128, ge=0, le=4096)
-    """Units of the linear layer before the logit; 0 leaves it out."""
-    num_classes: int = Field(0, ge=0, le=10_000)
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Remedy 1: dropout with this probability after each activation."""
-    variance_input: bool = False
-    """Remedy 3: the average per-pixel variance of an image's set is a further input."""
-    minibatch_std_group: int = Field(0, ge=0, le=64)
-    """Images per group whose standard deviation D sees (Karras 2017); 0 leaves it out."""
-    init: Literal["orthogonal", "default", "normal"] = "orthogonal"
+from shared.schemas.networks import DiscriminatorConfig, Frozen, GeneratorConfig
 
 
 class OptimizerConfig(Frozen):

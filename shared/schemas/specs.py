@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from shared.ids import Name
 from shared.schemas.jobs import JobKind
-from shared.schemas.recipes import MAX_SIZE, Frozen
+from shared.schemas.networks import MAX_SIZE, Frozen
 
 ModelRef = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?$")

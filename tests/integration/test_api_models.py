@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
-from shared.schemas.recipes import GeneratorConfig
+from shared.schemas.networks import GeneratorConfig
 from shared.storage.registry import Registry
 from tests.live import Live
 from tests.problems import problem

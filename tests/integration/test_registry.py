@@ -13,7 +13,7 @@ import pytest
 from shared.clock import now
 from shared.errors import Conflict, CorruptObject, InvalidInput, NotFound
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
-from shared.schemas.recipes import GeneratorConfig
+from shared.schemas.networks import GeneratorConfig
 from shared.storage import keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import MAX_HISTORY, Registry

@@ -12,7 +12,7 @@ from services.serving.answers import zipped
 from services.serving.drawing import Draw, Drawer, label_number, plans
 from shared.errors import InvalidInput
 from shared.images import Pixels
-from shared.schemas.recipes import GeneratorConfig
+from shared.schemas.networks import GeneratorConfig
 from tests.forgers import forger
 
 CONFIGS = [

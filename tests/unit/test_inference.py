@@ -9,7 +9,7 @@ import torch
 
 from services.serving.inference import specialise
 from shared.networks.layers import BatchNorm
-from shared.schemas.recipes import GeneratorConfig
+from shared.schemas.networks import GeneratorConfig
 from tests.forgers import forger
 
 

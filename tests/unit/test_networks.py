@@ -13,7 +13,7 @@ from shared.networks.generators import stage_widths
 from shared.networks.layers import BatchNorm, minibatch_std
 from shared.networks.sampling import latents, sample
 from shared.schemas.models import SnapshotConfig, Task
-from shared.schemas.recipes import DiscriminatorConfig, GeneratorConfig
+from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 
 
 @pytest.mark.parametrize("size", [8, 28, 32, 48, 64, 96, 128, 256])

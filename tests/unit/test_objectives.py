@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from workers.training.objectives import OBJECTIVES, gradient_penalty
+from workers.training.objectives import OBJECTIVES
+from workers.training.penalties import gradient_penalty
 from workers.training.ranks import Ranks
 from workers.training.remedies import set_variance
 

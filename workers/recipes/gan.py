@@ -11,21 +11,26 @@ from torch import Tensor
 
 from shared.images import Pixels
 from shared.networks.catalog import build_discriminator, build_generator
-from shared.networks.layers import BatchNorm, Dropout
 from shared.networks.sampling import sample
 from shared.schemas.recipes import GanConfig
-from workers.training.augment import NUM_DRAWS, augment
+from workers.training.augment import Augmentation
 from workers.training.counters import Counters, Purpose
 from workers.training.data import Sampler, TrainingData
 from workers.training.ema import Ema
-from workers.training.objectives import OBJECTIVES, gradient_penalty
+from workers.training.norms import NormStatistics
+from workers.training.objectives import OBJECTIVES
 from workers.training.optimizers import FlatAdam
+from workers.training.penalties import gradient_penalty
 from workers.training.ranks import Ranks
-from workers.training.remedies import set_variance
+from workers.training.remedies import draw_dropout, set_variance
 from workers.training.replay import Fakes, ReplayRepository, random_images
 
 GRID_COLUMNS = 10
 GRID_ROWS = 8
+
+REALS, FAKES, NEW_FAKES, INTERPOLATES = range(4)
+"""The parts of what D sees at one step, each with draws of its own. The numbers must not change: a
+resumed run goes on drawing by them."""
 
 STATS = ("loss_d", "loss_g", "logit_real", "logit_fake", "accuracy_d", "variance_fake")
 
@@ -45,17 +50,14 @@ class Gan:
         torch.manual_seed(config.seed)
         self.G = build_generator(config.generator).to(ranks.device)
         self.D = build_discriminator(config.discriminator).to(ranks.device)
-        self._norms = [module for module in self.G.modules() if isinstance(module, BatchNorm)]
+        self._norms_g = NormStatistics(self.G)
         self._ema = Ema(self.G, config.ema_half_life_kimg, self.images_per_step)
         self.G_ema = self._ema.network
-        self._adam_g = FlatAdam(
-            self.G,
-            config.optimizer_g,
-            ranks,
-            tail_size=sum(norm.statistics.numel() for norm in self._norms),
-        )
+        self._adam_g = FlatAdam(self.G, config.optimizer_g, ranks, tail_size=self._norms_g.size)
         self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks, tail_size=1)
-        self._augment_p = torch.tensor(config.augment.p, device=ranks.device)
+        self._augmentation = Augmentation(
+            config.augment, self._counters, torch.tensor(config.augment.p, device=ranks.device)
+        )
 
         # Lay the data and the repository out.
         self._images = data.images.to(ranks.device)
@@ -118,7 +120,7 @@ class Gan:
         self._sums.zero_()
         means = {name: value / max(total[-1], 1) for name, value in zip(STATS, total, strict=False)}
         if self.config.augment.target is not None:
-            means["augment_p"] = self._augment_p.item()
+            means["augment_p"] = self._augmentation.p.item()
         return means
 
     def samples(self) -> Pixels:
@@ -146,7 +148,7 @@ class Gan:
             f"{prefix}.{name}": tensor
             for prefix, adam in (("G", self._adam_g), ("D", self._adam_d))
             for name, tensor in adam.state().items()
-        } | {"augment.p": self._augment_p}
+        } | {"augment.p": self._augmentation.p}
 
     def load_state(
         self, networks: dict[str, Tensor], optimizers: dict[str, Tensor], replay: Fakes | None
@@ -156,7 +158,7 @@ class Gan:
             network.load_state_dict(_named(networks, prefix))
         for prefix, adam in (("G", self._adam_g), ("D", self._adam_d)):
             adam.load_state(_named(optimizers, prefix))
-        self._augment_p.copy_(optimizers["augment.p"])
+        self._augmentation.p.copy_(optimizers["augment.p"])
         if self.replay is not None and replay is not None:
             self.replay.load_state(replay)
 
@@ -171,9 +173,10 @@ class Gan:
         penalties = self.config.penalties
         penalise = step % penalties.every == 0 and (penalties.r1_gamma or penalties.r2_gamma)
         x.requires_grad_(bool(penalise))
-        self._draw_dropout(step, [self.config.num_fakes, self.config.num_fakes], phase=0)
+        n = self.config.num_fakes
+        draw_dropout(self.D, self._counters, step, n=n, parts=(REALS, FAKES))
 
-        logits = self.D(self._augmented(x, step, num_parts=2, phase=0), c, variance)
+        logits = self.D(self._augmentation(x, step, n=n, parts=(REALS, FAKES)), c, variance)
         real, fake = logits.split([len(reals), len(fakes.images)])
         loss = self._objective.loss_d(real, fake)
         if penalise:
@@ -188,7 +191,7 @@ class Gan:
         loss.backward()
         self._adam_d.tail[0] = self._objective.sureness(real.detach(), fake.detach())
         self._adam_d.step(progress)
-        self._adapt_augmentation()
+        self._augmentation.adapt(self._adam_d.tail[0], self.config.num_fakes)
         self._sums[0] += loss.detach()
         return real.detach(), fake.detach()
 
@@ -205,7 +208,7 @@ class Gan:
         """One step of G on the images that it made for this round; D stands still."""
         self.D.requires_grad_(False)
         n = self.config.num_generated
-        self._draw_dropout(step, [n], phase=1)
+        draw_dropout(self.D, self._counters, step, n=n, parts=(NEW_FAKES,))
         given = (
             variance.expand(len(generated)) if self.config.discriminator.variance_input else None
         )
@@ -213,15 +216,13 @@ class Gan:
         if self.config.label_flip:
             draws = self._counters.uniform(Purpose.LABEL_FLIPS, step, n)
             flipped = (draws < self.config.label_flip).float()
-        shown = self._augmented(generated, step, num_parts=1, phase=1)
+        shown = self._augmentation(generated, step, n=n, parts=(NEW_FAKES,))
         loss = self._objective.loss_g(real, self.D(shown, c, given), flipped)
         self._adam_g.zero_grad()
         loss.backward()
-        self._adam_g.tail.copy_(torch.cat([norm.statistics.flatten() for norm in self._norms]))
+        self._norms_g.write(self._adam_g.tail)
         self._adam_g.step(progress)
-        statistics = self._adam_g.tail.split([norm.statistics.numel() for norm in self._norms])
-        for norm, mean_and_variance in zip(self._norms, statistics, strict=True):
-            norm.update_running(mean_and_variance.view(2, -1))
+        self._norms_g.update(self._adam_g.tail)
         return loss.detach()
 
     def _reals(self, step: int) -> tuple[Tensor, Tensor | None]:
@@ -256,42 +257,6 @@ class Gan:
             return None
         real = set_variance(reals, self._ranks)
         return torch.cat([real.expand(len(reals)), fakes.variance])
-
-    def _augmented(self, images: Tensor, step: int, *, num_parts: int, phase: int) -> Tensor:
-        """What D sees of images that consist of so many parts of the same size (reals, fakes)."""
-        config = self.config.augment
-        if not (config.p or config.target or config.flip):
-            return images
-        n = len(images) // num_parts * self._ranks.size
-        draws = [
-            self._counters.uniform(Purpose.AUGMENT, step, n, NUM_DRAWS, part=phase * 2 + part)
-            for part in range(num_parts)
-        ]
-        return augment(images, torch.cat(draws), config, self._augment_p)
-
-    def _adapt_augmentation(self) -> None:
-        """Augment more while D is too sure of the reals, on the average over all ranks."""
-        config = self.config.augment
-        if config.target is not None:
-            change = self.images_per_step / 1000 / config.adapt_kimg
-            self._augment_p += (self._adam_d.tail[0] - config.target).sign() * change
-            self._augment_p.clamp_(0.0, 1.0)
-
-    def _draw_dropout(self, step: int, parts: list[int], *, phase: int) -> None:
-        """Hand D its masks: a slice of the whole batch's for each part (reals, fakes)."""
-
-        def draw(layer: int, p: float, shape: torch.Size) -> Tensor:
-            masks = [
-                self._counters.uniform(
-                    Purpose.DROPOUT, step, n, *shape[1:], part=layer * 4 + phase * 2 + part
-                )
-                for part, n in enumerate(parts)
-            ]
-            return (torch.cat(masks) >= p) / (1 - p)
-
-        for module in self.D.modules():
-            if isinstance(module, Dropout):
-                module.draw = draw
 
     def _count(self, real: Tensor, fake: Tensor, loss_g: Tensor, variance: Tensor) -> None:
         accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2

@@ -6,16 +6,47 @@ draw the changes as long as they leave some pictures as they are (Zhao 2020, Kar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from shared.schemas.recipes import AugmentConfig
+from workers.training.counters import Counters, Purpose
 
 DRAWS = (1, 2, 2, 2, 3, 3)
 """Uniform numbers for each image: flip, brightness, saturation, contrast, shift, cutout; the first
 of each says whether it is done."""
 
 NUM_DRAWS = sum(DRAWS)
+
+
+class Augmentation:
+    """What D sees of a run's images. `p` is a tensor [] that may follow D (ADA, Karras 2020)."""
+
+    def __init__(self, config: AugmentConfig, counters: Counters, p: Tensor) -> None:
+        self._config = config
+        self._counters = counters
+        self.p = p
+
+    def __call__(self, images: Tensor, step: int, *, n: int, parts: Sequence[int]) -> Tensor:
+        """images [len(parts) * n / ranks, C, H, W]: this rank's share of n of each part (reals,
+        fakes), which draws from a stream of its own."""
+        config = self._config
+        if not (config.p or config.target or config.flip):
+            return images
+        draws = [
+            self._counters.uniform(Purpose.AUGMENT, step, n, NUM_DRAWS, part=part) for part in parts
+        ]
+        return augment(images, torch.cat(draws), config, self.p)
+
+    def adapt(self, sureness: Tensor, num_images: int) -> None:
+        """Augment more while D is too sure of the reals; `num_images` of them were seen since."""
+        config = self._config
+        if config.target is not None:
+            change = num_images / 1000 / config.adapt_kimg
+            self.p += (sureness - config.target).sign() * change
+            self.p.clamp_(0.0, 1.0)
 
 
 def augment(images: Tensor, draws: Tensor, config: AugmentConfig, p: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,9 +37,22 @@ def _hinge_d(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def _hinge_g(real: Tensor, fake: Tensor, flipped: Tensor | None) -> Tensor:
+def _raise_fakes(real: Tensor, fake: Tensor, flipped: Tensor | None) -> Tensor:
     del real, flipped
     return -fake.mean()
+
+
+def _least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
+    return ((real - 1).square().mean() + (fake + 1).square().mean()) / 2
+
+
+def _least_squares_g(real: Tensor, fake: Tensor, flipped: Tensor | None) -> Tensor:
+    del real, flipped
+    return (fake - 1).square().mean() / 2
+
+
+def _wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
+    return fake.mean() - real.mean()
 
 
 def _relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -68,17 +80,11 @@ OBJECTIVES: dict[str, Objective] = {
     # Goodfellow 2014
     "non_saturating": Objective(_non_saturating_d, _non_saturating_g, _sure_by_sign),
     # Lim & Ye 2017
-    "hinge": Objective(_hinge_d, _hinge_g, _sure_by_sign),
+    "hinge": Objective(_hinge_d, _raise_fakes, _sure_by_sign),
+    # Mao 2017, equation 2 with targets -1 and 1: the sign tells real from fake
+    "least_squares": Objective(_least_squares_d, _least_squares_g, _sure_by_sign),
+    # Arjovsky 2017; D must be kept Lipschitz by a gradient penalty or spectral norm
+    "wasserstein": Objective(_wasserstein_d, _raise_fakes, _sure_by_pairs),
     # with R1 and R2: R3GAN, Huang 2024
     "relativistic": Objective(_relativistic_d, _relativistic_g, _sure_by_pairs),
 }
-
-
-def gradient_penalty(logits: Tensor, images: Tensor, gamma: Tensor) -> Tensor:
-    """Half the squared gradient of each logit by its image, weighted and averaged
-    (Mescheder 2018): mean over i of gamma_i / 2 * |d logits / d images_i|^2.
-
-    logits [n] computed from images [n, C, H, W] with gradient; gamma [n].
-    """
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return (gamma * gradient.square().sum((1, 2, 3))).mean() / 2

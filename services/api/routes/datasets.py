@@ -22,7 +22,7 @@ from shared.errors import Conflict, InvalidInput, NotFound, TooLarge, Unauthoriz
 from shared.ids import Name, new_job_id
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import FINAL_STATES, Job, JobKind, JobState
-from shared.schemas.recipes import MAX_SIZE
+from shared.schemas.networks import MAX_SIZE
 from shared.schemas.specs import IngestSpec
 from shared.storage import datasets, keys
 

@@ -1,0 +1,76 @@
+"""What D (and G) pay for beside their objective: gradient penalties and other regularisers.
+
+Each returns one number; the weights come from `PenaltyConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from shared.networks.layers import BatchNorm
+
+LECAM_MOMENTUM = 0.01
+"""How far each step moves the means that LeCam remembers (a decay of 0.99, Tseng 2021)."""
+
+
+def gradient_penalty(logits: Tensor, images: Tensor, gamma: Tensor) -> Tensor:
+    """Half the squared gradient of each logit by its images, weighted and averaged
+    (Mescheder 2018): mean over i of gamma_i / 2 * |d logits / d images_i|^2.
+
+    logits [n] computed from images [n * pac, C, H, W] with gradient; gamma [n].
+    """
+    return (gamma * _squared_gradients(logits, images)).mean() / 2
+
+
+def one_centred_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """How far each logit's gradient is from length 1, squared and averaged (Gulrajani 2017,
+    section 4): mean over i of (|d logits / d images_i| - 1)^2.
+
+    logits [n] computed from images [n * pac, C, H, W] with gradient.
+    """
+    # A root has no derivative at 0.
+    lengths = (_squared_gradients(logits, images) + 1e-12).sqrt()
+    return (lengths - 1).square().mean()
+
+
+def _squared_gradients(logits: Tensor, images: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).view(len(logits), -1).sum(1)
+
+
+def interpolated(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
+    """Points on the lines from real to fake images [n * pac, C, H, W], one t in [0, 1) for each of
+    the n packs (Gulrajani 2017, algorithm 1)."""
+    share = t.repeat_interleave(len(real) // len(t))[:, None, None, None]
+    return torch.lerp(real, fake, share)
+
+
+def lecam(real: Tensor, fake: Tensor, means: Tensor) -> Tensor:
+    """Squared distances of the reals' logits [n] from the mean of the fakes', and the other way
+    round (Tseng 2021, equation 4). means [2]: of the logits of reals and of fakes so far."""
+    return (real - means[1]).square().mean() + (fake - means[0]).square().mean()
+
+
+def matrices(network: nn.Module) -> list[Tensor]:
+    """The weights of a network's layers; not the tables of its norms and embeddings."""
+    tables = (nn.Embedding, BatchNorm)
+    return [
+        parameter
+        for module in network.modules()
+        for parameter in module.parameters(recurse=False)
+        if parameter.dim() > 1 and not isinstance(module, tables)
+    ]
+
+
+def orthogonality(weights: Sequence[Tensor]) -> Tensor:
+    """How far the rows of each weight are from orthogonal to each other, whatever their lengths:
+    the sum over matrices W of |W W^T * (1 - I)|^2 (Brock 2018, equation 3)."""
+    return torch.stack([_off_diagonal(weight) for weight in weights]).sum()
+
+
+def _off_diagonal(weight: Tensor) -> Tensor:
+    rows = weight.flatten(1)
+    return (rows @ rows.T).fill_diagonal_(0.0).square().sum()
