@@ -102,7 +102,8 @@ def sentence(event: Event) -> str | None:
         reason = f": {data['reason']}" if data.get("reason") else ""
         return f"{data['state']}{attempt}{asked}{reason}"
     if event.type is EventType.COLLAPSE:
-        return f"kimg {data['kimg']:g}: the training may be collapsing: {data.get('signals')}"
+        alarms = ", ".join(f"{name} {data['signs'].get(name)}" for name in data["alarms"])
+        return f"kimg {data['kimg']:g}: collapsed ({alarms}); {data['action']}"
     return None
 
 

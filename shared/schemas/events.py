@@ -16,7 +16,7 @@ class EventType(StrEnum):
     )
     SAMPLE = "sample"  # {kimg, key, path}: a sample grid lies in object storage
     CHECKPOINT = "checkpoint"  # {kimg, key, bytes, seconds}
-    COLLAPSE = "collapse"  # {kimg, signals}
+    COLLAPSE = "collapse"  # {kimg, alarms, signs, action}
     LOG = "log"  # {line, stream}
     DONE = "done"  # {state, result}: the last event of a job
 

@@ -38,6 +38,8 @@ class ModelCard(BaseModel):
     dataset: Name
     dataset_version: str
     kimg: float
+    rescued: bool = False
+    """Whether it is the newest healthy state of a run that collapsed."""
     seed: int
     tasks: list[Task]
     class_names: list[str] = Field(default_factory=list)

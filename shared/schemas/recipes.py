@@ -56,6 +56,27 @@ class AugmentConfig(Frozen):
     """A square of this share of the side is greyed out."""
 
 
+class CollapseConfig(Frozen):
+    """How collapse is watched for, and what is done about it.
+
+    Every `every_kimg` the signs of the raw G are judged (workers/training/collapse.py). `watch`
+    only tells; `recover` goes back to the newest healthy state and changes one thing, at most as
+    often as LADDER has rungs, then stops the run.
+    """
+
+    action: Literal["off", "watch", "recover"] = "watch"
+    every_kimg: float = Field(4.0, gt=0)
+    grace_kimg: float = Field(20.0, ge=0)
+    """Nothing is judged before so many kimg, or 5 % of the run if that is more: a beginning looks
+    ill."""
+
+
+Change = Literal["rates", "penalties", "afresh"]
+LADDER: tuple[Change, ...] = ("rates", "penalties", "rates")
+"""What is changed after the first collapse, the second ...; before them `afresh`, for a run that
+was never healthy: there is nothing to go back to."""
+
+
 class BootstrapConfig(Frozen):
     """Before the first round D learns to tell random images from real ones.
 
@@ -104,9 +125,43 @@ class GanConfig(Frozen):
     kimg: float = Field(100.0, gt=0)
     """Length of the run in thousands of real images seen."""
     seed: int = Field(0, ge=0, lt=2**32)
+    collapse: CollapseConfig = CollapseConfig()
+    changes: list[Change] = Field(default_factory=list)
+    """What recoveries have changed; after each, draws come from numbers of their own."""
     report_every_s: float = Field(1.0, gt=0)
     grid_every_kimg: float = Field(10.0, gt=0)
     checkpoint_every_kimg: float = Field(25.0, gt=0)
+
+    def changed(self, change: Change) -> GanConfig:
+        """The configuration with which the run goes on after a recovery.
+
+        `rates`: learning rates halved. `penalties`: gradient penalties on reals and fakes doubled,
+        at least 0.1. `afresh`: new networks, from orthogonal weights.
+        """
+        changes = {"changes": [*self.changes, change]}
+        match change:
+            case "rates":
+                halved = {
+                    name: optimizer.model_copy(update={"lr": optimizer.lr / 2})
+                    for name, optimizer in (
+                        ("optimizer_g", self.optimizer_g),
+                        ("optimizer_d", self.optimizer_d),
+                    )
+                }
+                return self.model_copy(update=changes | halved)
+            case "penalties":
+                gammas = {
+                    name: max(2 * getattr(self.penalties, name), 0.1)
+                    for name in ("r1_gamma", "r2_gamma")
+                }
+                penalties = self.penalties.model_copy(update=gammas)
+                return self.model_copy(update=changes | {"penalties": penalties})
+            case "afresh":
+                networks = {
+                    "generator": self.generator.model_copy(update={"init": "orthogonal"}),
+                    "discriminator": self.discriminator.model_copy(update={"init": "orthogonal"}),
+                }
+                return self.model_copy(update=changes | networks)
 
     @property
     def num_fakes(self) -> int:

@@ -95,21 +95,27 @@ def claim(job_id: str, attempt: int) -> str:
     return f"runs/{job_id}/attempts/{attempt}/claim.json"
 
 
-def checkpoint_prefix(job_id: str, attempt: int, kimg: float) -> str:
-    """Thousandths of a kimg are single images, so no two checkpoints of an attempt share a key."""
-    return f"runs/{job_id}/attempts/{attempt}/checkpoints/{kimg:010.3f}/"
+def checkpoint_prefix(job_id: str, attempt: int, kimg: float, recoveries: int = 0) -> str:
+    """Thousandths of a kimg are single images, and a run that was taken back has recoveries behind
+    it, so no two checkpoints of an attempt share a key."""
+    return f"runs/{job_id}/attempts/{attempt}/checkpoints/{kimg:010.3f}{_again(recoveries)}/"
 
 
 def sample_grid(job_id: str, attempt: int, kimg: float) -> str:
     return f"runs/{job_id}/attempts/{attempt}/samples/{kimg:010.3f}.webp"
 
 
-def replay_shard(job_id: str, attempt: int, round_: int, rank: int) -> str:
-    return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}-r{rank}.safetensors"
+def replay_shard(job_id: str, attempt: int, round_: int, rank: int, recoveries: int = 0) -> str:
+    name = f"{round_:08d}{_again(recoveries)}-r{rank}.safetensors"
+    return f"runs/{job_id}/attempts/{attempt}/replay/{name}"
 
 
-def replay_picture(job_id: str, attempt: int, round_: int) -> str:
-    return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}.webp"
+def replay_picture(job_id: str, attempt: int, round_: int, recoveries: int = 0) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}{_again(recoveries)}.webp"
+
+
+def _again(recoveries: int) -> str:
+    return f"-again{recoveries}" if recoveries else ""
 
 
 def sampled_model(job_id: str) -> str:
@@ -140,9 +146,10 @@ def model_claim(model: str, version: int) -> str:
     return f"models/{model}/versions/{version}/claim.json"
 
 
-def model_publication(model: str, job_id: str) -> str:
-    """The card of the one version that a job published (If-None-Match)."""
-    return f"models/{model}/jobs/{job_id}.json"
+def model_publication(model: str, job_id: str, *, rescued: bool = False) -> str:
+    """The card of the one version that a job published, or of the one that was rescued from it
+    before a retry (If-None-Match)."""
+    return f"models/{model}/jobs/{job_id}{'-rescued' if rescued else ''}.json"
 
 
 def model_weights(model: str, version: int) -> str:

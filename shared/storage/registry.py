@@ -41,7 +41,7 @@ class Registry:
         `card` comes with version 0; number, sizes and digests are filled in here. A job that has
         published under this model before gets that card back, and nothing is written twice.
         """
-        publication = keys.model_publication(card.model, card.job_id)
+        publication = _publication(card)
         try:
             published = documents.read(self._store, ModelCard, publication)
         except NotFound:
@@ -68,7 +68,7 @@ class Registry:
         )
         self._store.put(keys.model_weights(card.model, version), weights)
         self._store.put(keys.model_config(card.model, version), config)
-        publication = keys.model_publication(card.model, card.job_id)
+        publication = _publication(card)
         try:
             self._store.put_if_absent(publication, documents.dump(card))
         except PreconditionFailed:  # another attempt of this job was faster: its version holds
@@ -210,7 +210,7 @@ class Registry:
             raise
         # The claim goes to nobody, so that not even the same attempt gets the number again.
         self._store.put(keys.model_claim(name, version), b"{}")
-        self._store.delete(keys.model_publication(name, card.job_id))
+        self._store.delete(_publication(card))
         self._store.delete(keys.model_weights(name, version))
         self._store.delete(keys.model_config(name, version))
         for info in list(self._store.list(keys.model_scores(name, version))):
@@ -239,3 +239,7 @@ class Registry:
             raise Conflict(
                 f"version {version} of model {name} is {', '.join(names)}: move the alias first"
             )
+
+
+def _publication(card: ModelCard) -> str:
+    return keys.model_publication(card.model, card.job_id, rescued=card.rescued)

@@ -7,8 +7,9 @@ the last.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from shared.schemas.jobs import Progress
 from shared.storage import keys
 from workers.jobs.context import AttemptContext
 from workers.training.checkpoints import CheckpointStore
-from workers.training.loop import Checkpoint, Grid, Metrics
+from workers.training.loop import Checkpoint, Collapse, Grid, Metrics
 
 log = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class RunReporter:
         self.latest: dict[str, float] = {}
         """The newest means of the recipe, for the model's card."""
 
-    def __call__(self, report: Metrics | Grid | Checkpoint) -> None:
+    def __call__(self, report: Metrics | Grid | Checkpoint | Collapse) -> None:
         match report:
             case Metrics():
                 self._metrics(report)
@@ -53,6 +54,16 @@ class RunReporter:
                 self._drawing.append(self._thread.submit(self._grid, report))
             case Checkpoint():
                 self._checkpoint(report)
+            case Collapse():
+                self._context.report(
+                    EventType.COLLAPSE,
+                    {
+                        "kimg": round(report.kimg, 3),
+                        "alarms": report.alarms,
+                        "signs": _rounded(report.signs),
+                        "action": report.action,
+                    },
+                )
 
     def close(self) -> None:
         """Wait until all is written. Raises what the background met, e.g. StaleToken."""
@@ -62,7 +73,6 @@ class RunReporter:
 
     def _metrics(self, metrics: Metrics) -> None:
         self.latest = metrics.values
-        rounded = {name: float(f"{value:.5g}") for name, value in metrics.values.items()}
         self._context.report(
             EventType.METRIC,
             {
@@ -71,7 +81,7 @@ class RunReporter:
                 "of": self._of,
                 "img_per_s": round(metrics.img_per_s, 1),
                 "eta_s": round(metrics.eta_s, 1),
-                **rounded,
+                **_rounded(metrics.values),
             },
         )
         self._context.progress(
@@ -122,3 +132,11 @@ class RunReporter:
             except Unavailable as error:
                 log.warning("object storage is away; trying again", error=str(error))
                 time.sleep(error.retry_after_s or 1.0)
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Five digits; None for what is not finite, which JSON has no word for."""
+    return {
+        name: float(f"{value:.5g}") if math.isfinite(value) else None
+        for name, value in values.items()
+    }

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
 from typing import Any
 
 import structlog
@@ -21,7 +23,7 @@ from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, StopRequest
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
 from shared.schemas.presets import resolve_preset
-from shared.schemas.recipes import GanConfig
+from shared.schemas.recipes import Change, GanConfig
 from shared.schemas.specs import TrainSpec
 from shared.settings import settings
 from shared.storage import datasets, documents
@@ -32,8 +34,9 @@ from workers.jobs.reporting import RunReporter
 from workers.recipes.gan import GRID_COLUMNS, Gan
 from workers.training import data
 from workers.training.checkpoints import CheckpointStore
-from workers.training.loop import deterministic_cpu, train
+from workers.training.loop import deterministic_cpu
 from workers.training.ranks import Ranks
+from workers.training.recovery import Hopeless, train_and_recover
 
 CANCEL_PATIENCE_S = 6.0
 """A cancel gives the ranks this long to end by themselves, e.g. while they are still starting."""
@@ -58,18 +61,21 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
     # Read the dataset and the configuration.
     dataset = datasets.manifest(context.store, spec.dataset, spec.dataset_version)
     config = resolved(spec, dataset)
-    recipe = Gan(config, data.load(context.store, dataset), ranks)
+    pictures = data.load(context.store, dataset)
+
+    def make(changes: Sequence[Change]) -> Gan:
+        return Gan(reduce(GanConfig.changed, changes, config), pictures, ranks)
 
     # Go on from the newest checkpoint, if there is one.
     checkpoints = CheckpointStore(context.store, context.job.id, context.token)
     checkpoint = checkpoints.load_newest()
     if checkpoint:
-        recipe.load_state(checkpoint.networks, checkpoint.optimizers, checkpoint.replay)
         log.info("going on from a checkpoint", kimg=checkpoint.kimg)
 
     # Train.
     reporter = RunReporter(context, checkpoints, of=config.kimg, columns=GRID_COLUMNS)
     reason: StopReason | None = None
+    collapsed: Hopeless | None = None
 
     def should_stop() -> bool:
         nonlocal reason
@@ -77,23 +83,32 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
         return reason is not None
 
     try:
-        complete = train(
-            recipe,
-            config,
-            ranks,
-            start_step=checkpoint.step if checkpoint else 0,
-            should_stop=should_stop,
-            report=reporter,
+        recipe, complete = train_and_recover(
+            make, ranks, start=checkpoint, should_stop=should_stop, report=reporter
         )
+    except Hopeless as hopeless:
+        collapsed = hopeless
     finally:
         reporter.close()
 
     # Publish, or say why not.
     if not ranks.is_first:
         return End(Outcome.SUCCEEDED)
+    if collapsed:
+        return _rescued(context, spec, dataset, make, collapsed)
     if not complete:
         return End(outcome_of(reason))
-    return _published(context, spec, dataset, recipe, reporter.latest)
+    card = _publish(context, spec, dataset, recipe, metrics=reporter.latest)
+    held = context.runs.write_result(
+        context.job.id,
+        RunResult(
+            token=context.token,
+            outcome=Outcome.SUCCEEDED,
+            result={"model": card.model, "version": card.version},
+            ended_at=clock.now(),
+        ),
+    )
+    return End(Outcome.SUCCEEDED, result=held.result)
 
 
 def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
@@ -112,14 +127,37 @@ def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
     )
 
 
-def _published(
+def _rescued(
+    context: AttemptContext,
+    spec: TrainSpec,
+    dataset: DatasetManifest,
+    make: Callable[[Sequence[Change]], Gan],
+    collapsed: Hopeless,
+) -> End:
+    """The end of a run that no recovery has saved: its newest healthy state is published."""
+    healthy = collapsed.healthy
+    if healthy is None:
+        return End(Outcome.FAILED, error=f"{collapsed}; it never was healthy, nothing is published")
+    recipe = make(healthy.changes)
+    recipe.load_state(healthy.networks, healthy.optimizers, healthy.replay)
+    card = _publish(context, spec, dataset, recipe, metrics={}, rescued_at_kimg=healthy.kimg)
+    return End(
+        Outcome.FAILED,
+        error=f"{collapsed}; its healthy state of {healthy.kimg:.1f} kimg is published as "
+        f"{card.model}@{card.version}",
+    )
+
+
+def _publish(
     context: AttemptContext,
     spec: TrainSpec,
     dataset: DatasetManifest,
     recipe: Gan,
+    *,
     metrics: dict[str, float],
-) -> End:
-    """Publish G_ema as the next version of the model, and write RESULT."""
+    rescued_at_kimg: float | None = None,
+) -> ModelCard:
+    """Publish G_ema as the next version of the model."""
     config = recipe.config
     weights = snapshot.to_bytes(recipe.G_ema)
     description = SnapshotConfig(
@@ -127,7 +165,7 @@ def _published(
         class_names=dataset.class_names if config.generator.num_classes else [],
         tasks=[Task.GENERATE],
     )
-    card = Registry(context.store).publish(
+    return Registry(context.store).publish(
         ModelCard(
             model=spec.model,
             version=0,
@@ -137,7 +175,8 @@ def _published(
             preset=config.preset,
             dataset=dataset.name,
             dataset_version=dataset.version,
-            kimg=config.kimg,
+            kimg=config.kimg if rescued_at_kimg is None else rescued_at_kimg,
+            rescued=rescued_at_kimg is not None,
             seed=config.seed,
             tasks=description.tasks,
             class_names=description.class_names,
@@ -153,16 +192,6 @@ def _published(
         weights,
         description,
     )
-    held = context.runs.write_result(
-        context.job.id,
-        RunResult(
-            token=context.token,
-            outcome=Outcome.SUCCEEDED,
-            result={"model": card.model, "version": card.version},
-            ended_at=clock.now(),
-        ),
-    )
-    return End(Outcome.SUCCEEDED, result=held.result)
 
 
 def _run_on_ranks(context: AttemptContext, workers: int) -> End | None:

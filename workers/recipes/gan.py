@@ -14,6 +14,7 @@ from shared.networks.catalog import build_discriminator, build_generator
 from shared.networks.sampling import sample
 from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
+from workers.training.collapse import CollapseSigns
 from workers.training.counters import Counters, Purpose
 from workers.training.data import Sampler, TrainingData
 from workers.training.ema import Ema
@@ -42,7 +43,7 @@ class Gan:
         self.config = config
         self.images_per_step = config.num_fakes
         self._ranks = ranks
-        self._counters = Counters(config.seed, ranks)
+        self._counters = Counters(config.seed + len(config.changes) * 2**32, ranks)
         self._objective = OBJECTIVES[config.objective]
         self._num_classes = config.generator.num_classes
 
@@ -72,6 +73,11 @@ class Gan:
         spread = (steps // config.num_generated).diff().bool()
         self._kept_new = spread[ranks.slice(config.num_generated)].to(ranks.device)
         self._sums = torch.zeros(len(STATS) + 1, device=ranks.device)
+        self._signs = (
+            None
+            if config.collapse.action == "off"
+            else CollapseSigns(self._images, self._labels, self._num_classes, ranks)
+        )
 
     def bootstrap(self) -> None:
         """Train D on random images as fakes until it tells them from real ones."""
@@ -122,6 +128,10 @@ class Gan:
         if self.config.augment.target is not None:
             means["augment_p"] = self._augmentation.p.item()
         return means
+
+    def signs(self) -> dict[str, float]:
+        """Signs of collapse since the last call, over all ranks (each must call)."""
+        return {} if self._signs is None else self._signs.take()
 
     def samples(self) -> Pixels:
         """The grid: the same z (and classes) at every call, from G_ema. uint8 [80, H, W, C]."""
@@ -219,7 +229,13 @@ class Gan:
         shown = self._augmentation(generated, step, n=n, parts=(NEW_FAKES,))
         loss = self._objective.loss_g(real, self.D(shown, c, given), flipped)
         self._adam_g.zero_grad()
+        if self._signs is not None:
+            generated.retain_grad()
         loss.backward()
+        if self._signs is not None:
+            assert generated.grad is not None
+            sureness = self._adam_d.tail[0]
+            self._signs.see(generated.detach(), c, generated.grad, sureness)
         self._norms_g.write(self._adam_g.tail)
         self._adam_g.step(progress)
         self._norms_g.update(self._adam_g.tail)

@@ -14,12 +14,13 @@ from datetime import datetime
 import safetensors.torch
 import structlog
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from shared import clock
 from shared.errors import CorruptObject, NotFound
 from shared.images import encode, grid
+from shared.schemas.recipes import Change
 from shared.schemas.replays import ReplayManifest, ReplayShard
 from shared.storage import documents, keys
 from shared.storage.objects import ObjectStore
@@ -52,6 +53,10 @@ class CheckpointManifest(BaseModel):
     networks: Blob
     optimizers: Blob
     replay: ReplayManifest | None
+    changes: list[Change] = Field(default_factory=list)
+    """What recoveries from a collapse had changed in the configuration by then."""
+    lowest: dict[str, float] = Field(default_factory=dict)
+    """What the watch for collapse remembered."""
     parent: str | None
     """Key of the manifest of the checkpoint before this one."""
     created_at: datetime
@@ -74,7 +79,8 @@ class CheckpointStore:
         """
         head = self._runs.head(self.job_id)
         parent = head.checkpoint_key if head else None
-        prefix = keys.checkpoint_prefix(self.job_id, self._attempt, checkpoint.kimg)
+        recoveries = len(checkpoint.changes)
+        prefix = keys.checkpoint_prefix(self.job_id, self._attempt, checkpoint.kimg, recoveries)
         key = prefix + "manifest.json"
         if parent == key:
             # The loop stopped right behind this checkpoint, or the answer to its commit was lost.
@@ -87,6 +93,8 @@ class CheckpointStore:
             networks=self._put_tensors(prefix + "networks.safetensors", checkpoint.networks),
             optimizers=self._put_tensors(prefix + "optimizers.safetensors", checkpoint.optimizers),
             replay=self._put_replay(checkpoint) if checkpoint.replay else None,
+            changes=checkpoint.changes,
+            lowest=checkpoint.lowest,
             parent=parent,
             created_at=clock.now(),
         )
@@ -121,7 +129,9 @@ class CheckpointStore:
 
     def manifest_key(self, manifest: CheckpointManifest) -> str:
         """Where a manifest lies."""
-        prefix = keys.checkpoint_prefix(manifest.job_id, manifest.attempt, manifest.kimg)
+        prefix = keys.checkpoint_prefix(
+            manifest.job_id, manifest.attempt, manifest.kimg, len(manifest.changes)
+        )
         return prefix + "manifest.json"
 
     def load_newest(self) -> Checkpoint | None:
@@ -152,6 +162,8 @@ class CheckpointStore:
             networks=self._get_tensors(manifest.networks),
             optimizers=self._get_tensors(manifest.optimizers),
             replay=self._get_replay(manifest.replay) if manifest.replay else None,
+            changes=manifest.changes,
+            lowest=manifest.lowest,
             final=False,
         )
 
@@ -168,10 +180,11 @@ class CheckpointStore:
     def _put_replay(self, checkpoint: Checkpoint) -> ReplayManifest:
         fakes = checkpoint.replay
         assert fakes is not None
-        round_ = checkpoint.step - 1
-        key = keys.replay_shard(self.job_id, self._attempt, max(round_, 0), rank=0)
+        round_, recoveries = checkpoint.step - 1, len(checkpoint.changes)
+        where = self.job_id, self._attempt, max(round_, 0)
+        key = keys.replay_shard(*where, rank=0, recoveries=recoveries)
         blob = self._put_tensors(key, vars(fakes))
-        picture_key = keys.replay_picture(self.job_id, self._attempt, max(round_, 0))
+        picture_key = keys.replay_picture(*where, recoveries=recoveries)
         oldest_first = torch.argsort(fakes.born, stable=True)[:PICTURE_IMAGES]
         pixels = fakes.images[oldest_first].permute(0, 2, 3, 1).contiguous().cpu().numpy()
         self._store.put(picture_key, encode(grid(pixels), "webp"), content_type="image/webp")

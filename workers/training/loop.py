@@ -6,9 +6,11 @@ HTTP, and runs as well in a plain Python process.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor
 
 from shared.errors import TrainingFailed
 from shared.images import Pixels
+from shared.schemas.recipes import Change, CollapseConfig
+from workers.training.collapse import CollapseWatch
 from workers.training.ranks import Ranks
 from workers.training.replay import Fakes, ReplayRepository
 
@@ -31,6 +35,10 @@ class RecipeConfig(Protocol):
     def grid_every_kimg(self) -> float: ...
     @property
     def checkpoint_every_kimg(self) -> float: ...
+    @property
+    def collapse(self) -> CollapseConfig: ...
+    @property
+    def changes(self) -> list[Change]: ...
 
 
 class Recipe(Protocol):
@@ -39,9 +47,15 @@ class Recipe(Protocol):
     images_per_step: int
     replay: ReplayRepository | None
 
+    @property
+    def config(self) -> RecipeConfig: ...
+    def load_state(
+        self, networks: dict[str, Tensor], optimizers: dict[str, Tensor], replay: Fakes | None
+    ) -> None: ...
     def bootstrap(self) -> None: ...
     def step(self, step: int, progress: float) -> None: ...
     def stats(self) -> dict[str, float]: ...
+    def signs(self) -> dict[str, float]: ...
     def samples(self) -> Pixels: ...
     def networks(self) -> dict[str, Tensor]: ...
     def optimizers(self) -> dict[str, Tensor]: ...
@@ -75,10 +89,34 @@ class Checkpoint:
     networks: dict[str, Tensor]
     optimizers: dict[str, Tensor]
     replay: Fakes | None
+    changes: list[Change]
+    """What recoveries have changed in the configuration so far."""
+    lowest: dict[str, float]
+    """What the watch for collapse remembers (collapse.CollapseWatch)."""
     final: bool
 
 
-Report = Callable[[Metrics | Grid | Checkpoint], None]
+@dataclass(frozen=True)
+class Collapse:
+    """The run has collapsed, by these of its signs; `action` says what is done about it."""
+
+    kimg: float
+    alarms: list[str]
+    signs: dict[str, float]
+    action: str
+
+
+class Collapsed(Exception):
+    """Leaves the loop on every rank: the run has to go back."""
+
+    def __init__(self, kimg: float, alarms: list[str], signs: dict[str, float]) -> None:
+        super().__init__(f"collapsed at {kimg:.1f} kimg: {', '.join(alarms)}")
+        self.kimg = kimg
+        self.alarms = alarms
+        self.signs = signs
+
+
+Report = Callable[[Metrics | Grid | Checkpoint | Collapse], None]
 
 GO_ON, SEND_METRICS, STOP = 0, 1, 2
 AGREE_EVERY = 4
@@ -91,24 +129,53 @@ def train(
     ranks: Ranks,
     *,
     start_step: int,
+    lowest: Mapping[str, float] = MappingProxyType({}),
     should_stop: Callable[[], bool],
     report: Report,
+    keep: Callable[[Checkpoint], None] | None = None,
 ) -> bool:
-    """Train from `start_step` to the end of the run, or until asked to stop.
+    """Train from `start_step` to the end of the run, or until asked to stop. `lowest` comes from
+    the checkpoint that the run goes on from.
 
     `should_stop` and the clock are asked on the first rank only, and its answer holds for all.
-    `report` is called on the first rank only and must return at once.
+    `report` is called on the first rank only and must return at once. `keep` gets, on every rank,
+    each state to go back to.
 
     Returns True when the run is complete, False when it was stopped. In both cases a final
-    checkpoint was reported, unless there was no step to save: a new start makes the same.
+    checkpoint was reported, unless there was no step to save: a new start makes the same. With
+    `keep`, a state that looks ill is neither kept nor reported.
 
     Raises:
-        TrainingFailed: a loss is not finite.
+        Collapsed: with `keep`, on every rank: the run must go back.
+        TrainingFailed: without it, a loss is not finite.
     """
     per_step = recipe.images_per_step / 1000
     num_steps = max(1, round(config.kimg / per_step))
     step, verdict = start_step, GO_ON
     pace = Pace(start_step)
+    watch = CollapseWatch(config.collapse, config.kimg, lowest)
+    signs: dict[str, float] = {}
+
+    def save(*, final: bool) -> None:
+        if keep and not watch.healthy:
+            return
+        replay = recipe.replay.state() if recipe.replay else None
+        if ranks.is_first or keep:
+            checkpoint = Checkpoint(
+                step=step,
+                kimg=step * per_step,
+                networks=_copied(recipe.networks()),
+                optimizers=_copied(recipe.optimizers()),
+                replay=replay,
+                changes=config.changes,
+                lowest=watch.lowest,
+                final=final,
+            )
+            if keep:
+                keep(checkpoint)
+            if ranks.is_first:
+                report(checkpoint)
+
     if step == 0:
         recipe.bootstrap()
         _report_grid(recipe, ranks, 0.0, report)
@@ -128,22 +195,41 @@ def train(
 
         # Report where we are.
         if verdict == SEND_METRICS or step == num_steps:
-            values = _finite(recipe.stats(), kimg)
+            values = recipe.stats()
+            broken = [name for name, value in values.items() if not math.isfinite(value)]
+            if broken and keep:
+                raise Collapsed(kimg, broken, signs)
+            if broken:
+                raise TrainingFailed(
+                    f"not finite at {kimg:.1f} kimg: {', '.join(broken)}; lower the learning "
+                    "rates, raise the gradient penalties, or set collapse.action to recover"
+                )
             if ranks.is_first:
                 img_per_s = pace.lap(step) * recipe.images_per_step
                 eta_s = (num_steps - step) * recipe.images_per_step / img_per_s
-                report(Metrics(step, kimg, img_per_s, eta_s, values))
+                report(Metrics(step, kimg, img_per_s, eta_s, values | signs))
 
         # Draw the grid.
         if _passes(step, per_step, config.grid_every_kimg) or step == num_steps:
             _report_grid(recipe, ranks, kimg, report)
 
+        # Watch for collapse.
+        last = step == num_steps
+        saves = _passes(step, per_step, config.checkpoint_every_kimg) and not last
+        if saves or last or _passes(step, per_step, config.collapse.every_kimg):
+            signs = recipe.signs()
+            alarms = watch.judge(signs, kimg, last=last)
+            if alarms and keep:
+                raise Collapsed(kimg, alarms, signs)
+            if alarms and ranks.is_first:
+                report(Collapse(kimg, alarms, signs, "nothing: it is only watched"))
+
         # Save a checkpoint.
-        if _passes(step, per_step, config.checkpoint_every_kimg) and step < num_steps:
-            _report_checkpoint(recipe, ranks, step, kimg, report, final=False)
+        if saves:
+            save(final=False)
 
     if step > 0:
-        _report_checkpoint(recipe, ranks, step, step * per_step, report, final=True)
+        save(final=True)
     return verdict != STOP
 
 
@@ -175,36 +261,9 @@ def _passes(step: int, per_step: float, every: float) -> bool:
     return int(step * per_step / every) > int((step - 1) * per_step / every)
 
 
-def _finite(values: dict[str, float], kimg: float) -> dict[str, float]:
-    bad = [name for name, value in values.items() if not abs(value) < float("inf")]
-    if bad:
-        raise TrainingFailed(
-            f"not finite at {kimg:.1f} kimg: {', '.join(bad)}; lower the learning rates, or raise "
-            "the gradient penalties"
-        )
-    return values
-
-
 def _report_grid(recipe: Recipe, ranks: Ranks, kimg: float, report: Report) -> None:
     if ranks.is_first:
         report(Grid(kimg, recipe.samples()))
-
-
-def _report_checkpoint(
-    recipe: Recipe, ranks: Ranks, step: int, kimg: float, report: Report, *, final: bool
-) -> None:
-    replay = recipe.replay.state() if recipe.replay else None
-    if ranks.is_first:
-        report(
-            Checkpoint(
-                step=step,
-                kimg=kimg,
-                networks=_copied(recipe.networks()),
-                optimizers=_copied(recipe.optimizers()),
-                replay=replay,
-                final=final,
-            )
-        )
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
