@@ -75,7 +75,7 @@ class CollapseSigns:
         `mean_distance`: of the classes' mean pictures from those of reals, squared, over the
         variance within classes; `worst_mean_distance`: of the worst class.
         """
-        total = self._ranks.sum(self._sums)
+        total = self._ranks.sum(self._sums).clone()
         self._sums.zero_()
         by_class = total[: -len(SCALARS)].view(len(self._real.means), -1)
         scalars = dict(zip(SCALARS, total[-len(SCALARS) :].tolist(), strict=True))
