@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks.generators import stage_widths
-from shared.networks.layers import Dropout, initialise, minibatch_std
+from shared.networks.layers import Dropout, initialise, minibatch_std, packed
 from shared.schemas.networks import DiscriminatorConfig
 
 
@@ -22,12 +22,13 @@ class DCGANDiscriminator(nn.Module):
         super().__init__()
         self.config = config
         base, widths = stage_widths(config.size, config.width, config.max_width)
-        channels = [config.channels, *reversed(widths)]
+        channels = [config.channels * config.pac, *reversed(widths)]
         self.downs = nn.ModuleList(
             nn.Conv2d(before, after, 4, stride=2, padding=1)
             for before, after in itertools.pairwise(channels)
         )
-        features = widths[0] * base**2 + (config.minibatch_std_group > 0) + config.variance_input
+        features = widths[0] * base**2
+        features += (config.minibatch_std_group > 0) + config.pac * config.variance_input
         self.hidden = nn.Linear(features, config.hidden) if config.hidden else None
         features = config.hidden or features
         self.logit = nn.Linear(features, 1)
@@ -42,8 +43,8 @@ class DCGANDiscriminator(nn.Module):
     def forward(self, x: Tensor, c: Tensor | None = None, variance: Tensor | None = None) -> Tensor:
         """x [N, C, H, W] in [-1, 1]; c int64 [N], needed with classes; variance [N], needed with
         `variance_input`: the average per-pixel variance of the set that each image belongs to.
-        Returns logits [N]."""
-        h = x
+        Returns logits [N / pac]."""
+        h = packed(x, self.config.pac)
         for layer, down in enumerate(self.downs):
             h = self._dropped(F.leaky_relu(down(h), 0.2), layer)
         h = h.flatten(1)
@@ -51,7 +52,7 @@ class DCGANDiscriminator(nn.Module):
             h = torch.cat([h, minibatch_std(h, self.config.minibatch_std_group)], dim=1)
         if self.config.variance_input:
             assert variance is not None, "variance_input needs the variance of each image's set"
-            h = torch.cat([h, variance[:, None].to(h.dtype)], dim=1)
+            h = torch.cat([h, variance.view(len(h), -1).to(h.dtype)], dim=1)
         if self.hidden is not None:
             h = self._dropped(F.leaky_relu(self.hidden(h), 0.2), len(self.downs))
         logit: Tensor = self.logit(h)[:, 0]

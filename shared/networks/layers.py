@@ -68,6 +68,12 @@ class BatchNorm(nn.Module):
         return normed[0] if len(normed) == 1 else torch.cat(normed)
 
 
+def packed(x: Tensor, pac: int) -> Tensor:
+    """Stack each `pac` neighbours in channels (PacGAN, Lin 2018): [N, C, ...] to
+    [N / pac, pac C, ...]."""
+    return x if pac == 1 else x.reshape(-1, pac * x.shape[1], *x.shape[2:])
+
+
 def minibatch_std(h: Tensor, group: int) -> Tensor:
     """Mean standard deviation over each group of `group` neighbours (Karras 2017, section 3).
 

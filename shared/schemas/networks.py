@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAX_SIZE = 256
 
@@ -77,5 +77,20 @@ class DiscriminatorConfig(Frozen):
     variance_input: bool = False
     """Remedy 3: the average per-pixel variance of an image's set is a further input."""
     minibatch_std_group: int = Field(0, ge=0, le=64)
-    """Images per group whose standard deviation D sees (Karras 2017); 0 leaves it out."""
+    """Images per group whose standard deviation D sees (Karras 2017); 0 leaves it out. With `pac`
+    they are packs."""
+    pac: int = Field(1, ge=1, le=8)
+    """Remedy: so many neighbours are stacked in channels and judged by one logit, so that D sees
+    when they are alike (PacGAN, Lin 2018). Without classes only: a pack would have to share one."""
     init: Literal["orthogonal", "default", "normal"] = "orthogonal"
+
+    @property
+    def unit(self) -> int:
+        """Images that a rank must hold together: whole packs in whole groups."""
+        return self.pac * (self.minibatch_std_group or 1)
+
+    @model_validator(mode="after")
+    def _packs_without_classes(self) -> DiscriminatorConfig:
+        if self.pac > 1 and self.num_classes:
+            raise ValueError(f"pac {self.pac} needs num_classes 0: a pack has no class")
+        return self

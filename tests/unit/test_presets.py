@@ -13,3 +13,21 @@ def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None
     with pytest.raises(InvalidInput) as caught:
         resolve_preset(preset, size=50, channels=1, num_classes=3, overrides={})
     assert "size 50 is not" in caught.value.errors[0].detail
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ({"objective": "wasserstein", "penalties": {"r1_gamma": 0, "r2_gamma": 0}}, "gp_weight"),
+        ({"penalties": {"lecam_weight": 0.3}}, "relativistic logits have no mean"),
+        ({"balanced": True}, "needs a recipe with classes"),
+        ({"label_flip": 0.1}, "needs objective non_saturating"),
+        ({"discriminator": {"pac": 2, "num_classes": 3}}, "a pack has no class"),
+        ({"discriminator": {"pac": 3}}, "must divide the batches"),
+        ({"discriminator": {"size": 16}}, "differ in size"),
+    ],
+)
+def test_parts_that_clash_are_told(overrides: dict, problem: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        resolve_preset("modern", size=32, channels=1, num_classes=0, overrides=overrides)
+    assert problem in caught.value.errors[0].detail

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     WEIGHTS = 7
     DATA_ORDER = 8
     AUGMENT = 9
+    INTERPOLATION = 10
 
 
 class Counters:

@@ -42,10 +42,10 @@ def _squared_gradients(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def interpolated(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
-    """Points on the lines from real to fake images [n * pac, C, H, W], one t in [0, 1) for each of
-    the n packs (Gulrajani 2017, algorithm 1)."""
-    share = t.repeat_interleave(len(real) // len(t))[:, None, None, None]
-    return torch.lerp(real, fake, share)
+    """Points between what is real and what is fake, both [n * pac, ...], with one t in [0, 1) for
+    each of n packs (Gulrajani 2017, algorithm 1)."""
+    share = t.repeat_interleave(len(real) // len(t))
+    return torch.lerp(real, fake, share.view(-1, *[1] * (real.dim() - 1)))
 
 
 def lecam(real: Tensor, fake: Tensor, means: Tensor) -> Tensor:
