@@ -46,7 +46,14 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "balanced": (
         "modern-conditional",
-        {"objective": "hinge", "balanced": True, "penalties": {"lecam_weight": 0.1}},
+        {
+            "objective": "hinge",
+            "balanced": True,
+            "penalties": {"lecam_weight": 0.1},
+            "discriminator": {"norm": "spectral"},
+            "optimizer_g": {"lr": 3e-4},
+            "optimizer_d": {"lr": 3e-4},
+        },
     ),
 }
 """Parts of the recipe that no preset has: a preset and what to override of it."""

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks.generators import stage_widths
-from shared.networks.layers import Dropout, initialise, minibatch_std, packed
+from shared.networks.layers import BatchNorm, Dropout, initialise, minibatch_std, packed
+from shared.networks.spectral import normalise_spectrally
 from shared.schemas.networks import DiscriminatorConfig
 
 
 class DCGANDiscriminator(nn.Module):
-    """Strided convolutions with LeakyReLU down to the smallest map, then linear layers. No
-    normalisation: it would tie the images of a batch together and spoil gradient penalties."""
+    """Strided convolutions with LeakyReLU down to the smallest map, then linear layers
+    (Radford 2015). BatchNorm, if asked for, as there: not on what comes from the picture itself."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -26,6 +27,10 @@ class DCGANDiscriminator(nn.Module):
         self.downs = nn.ModuleList(
             nn.Conv2d(before, after, 4, stride=2, padding=1)
             for before, after in itertools.pairwise(channels)
+        )
+        self.norms = nn.ModuleList(
+            BatchNorm(width, config.norm_group)
+            for width in (channels[2:] if config.norm == "batch" else [])
         )
         features = widths[0] * base**2
         features += (config.minibatch_std_group > 0) + config.pac * config.variance_input
@@ -39,6 +44,8 @@ class DCGANDiscriminator(nn.Module):
             for layer in range(num_activations if config.dropout else 0)
         )
         initialise(self, config.init)
+        if config.norm == "spectral":
+            normalise_spectrally(self)
 
     def forward(self, x: Tensor, c: Tensor | None = None, variance: Tensor | None = None) -> Tensor:
         """x [N, C, H, W] in [-1, 1]; c int64 [N], needed with classes; variance [N], needed with
@@ -46,7 +53,10 @@ class DCGANDiscriminator(nn.Module):
         Returns logits [N / pac]."""
         h = packed(x, self.config.pac)
         for layer, down in enumerate(self.downs):
-            h = self._dropped(F.leaky_relu(down(h), 0.2), layer)
+            h = down(h)
+            if layer and self.norms:
+                h = self.norms[layer - 1](h)
+            h = self._dropped(F.leaky_relu(h, 0.2), layer)
         h = h.flatten(1)
         if self.config.minibatch_std_group:
             h = torch.cat([h, minibatch_std(h, self.config.minibatch_std_group)], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -59,7 +60,7 @@ class GeneratorConfig(Frozen):
 
 
 class DiscriminatorConfig(Frozen):
-    """D: picture in, one logit out; a mirror of G without normalisation.
+    """D: picture in, one logit out; a mirror of G.
 
     With classes the logit is linear(h) + <embedding(c), h> / sqrt(dim) (projection, Miyato 2018).
     """
@@ -82,12 +83,18 @@ class DiscriminatorConfig(Frozen):
     pac: int = Field(1, ge=1, le=8)
     """Remedy: so many neighbours are stacked in channels and judged by one logit, so that D sees
     when they are alike (PacGAN, Lin 2018). Without classes only: a pack would have to share one."""
+    norm: Literal["none", "batch", "spectral"] = "none"
+    """`batch`: BatchNorm after each convolution but the first (Radford 2015). `spectral`: spectral
+    normalisation of all layers (Miyato 2018)."""
+    norm_group: int = Field(32, ge=2, le=4096)
+    """Images (with `pac`: packs) per group that batch norm takes its statistics over."""
     init: Literal["orthogonal", "default", "normal"] = "orthogonal"
 
     @property
     def unit(self) -> int:
         """Images that a rank must hold together: whole packs in whole groups."""
-        return self.pac * (self.minibatch_std_group or 1)
+        norm_group = self.norm_group if self.norm == "batch" else 1
+        return self.pac * math.lcm(self.minibatch_std_group or 1, norm_group)
 
     @model_validator(mode="after")
     def _packs_without_classes(self) -> DiscriminatorConfig:

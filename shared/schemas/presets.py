@@ -44,6 +44,29 @@ def lecture(*, size: int, channels: int, num_classes: int) -> GanConfig:
     )
 
 
+def dcgan(*, size: int, channels: int, num_classes: int) -> GanConfig:
+    """DCGAN (Radford 2015, sections 3 and 4): BatchNorm in both networks, reals and fakes apart in
+    D, N(0, 0.02) at the start, Adam at 2e-4 with beta1 0.5, batches of 128. Here z is normal, not
+    uniform, and the networks are narrower. Classes are not used."""
+    del num_classes
+    optimizer = OptimizerConfig(lr=2e-4, beta1=0.5, beta2=0.999)
+    return GanConfig(
+        preset="dcgan",
+        generator=GeneratorConfig(
+            size=size, channels=channels, z_dim=100, init="normal", norm_group=64
+        ),
+        discriminator=DiscriminatorConfig(
+            size=size, channels=channels, hidden=0, init="normal", norm="batch", norm_group=64
+        ),
+        objective="non_saturating",
+        num_generated=128,
+        optimizer_g=optimizer,
+        optimizer_d=optimizer,
+        replay=ReplayConfig(enabled=False),
+        ema_half_life_kimg=0,
+    )
+
+
 def modern(*, size: int, channels: int, num_classes: int) -> GanConfig:
     """Relativistic pairing loss with R1 and R2 (R3GAN, Huang 2024), EMA, minibatch standard
     deviation (Karras 2017), large steps on small batches. Classes are not used."""
@@ -79,6 +102,7 @@ def _modern(preset: str, *, size: int, channels: int, num_classes: int) -> GanCo
 
 PRESETS: dict[str, Callable[..., GanConfig]] = {
     "lecture": lecture,
+    "dcgan": dcgan,
     "modern": modern,
     "modern-conditional": modern_conditional,
 }

@@ -150,7 +150,7 @@ class GanConfig(Frozen):
         unit = self.discriminator.unit
         if self.num_fakes % unit or self.num_generated % unit:
             raise ValueError(
-                f"minibatch_std_group x pac = {unit} must divide the batches of D and of G"
+                f"discriminator: groups of {unit} images must divide the batches of D and of G"
             )
         if self.num_generated % self.generator.norm_group:
             raise ValueError(
@@ -197,8 +197,16 @@ CLASHES: tuple[tuple[Callable[[GanConfig], object], str], ...] = (
         "penalties.lecam_weight needs another objective: relativistic logits have no mean",
     ),
     (
-        lambda gan: gan.objective == "wasserstein" and not gan.penalties.gradients,
-        "objective wasserstein needs a gradient penalty, e.g. penalties.gp_weight 10",
+        lambda gan: (
+            gan.objective == "wasserstein"
+            and not gan.penalties.gradients
+            and gan.discriminator.norm != "spectral"
+        ),
+        "objective wasserstein needs penalties.gp_weight (10) or discriminator.norm spectral",
+    ),
+    (
+        lambda gan: gan.penalties.gradients and gan.discriminator.norm == "batch",
+        "gradient penalties need discriminator.norm none or spectral: batch norm mixes images",
     ),
     (
         lambda gan: gan.balanced and not gan.generator.num_classes,

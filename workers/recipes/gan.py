@@ -57,11 +57,11 @@ class Gan:
         torch.manual_seed(config.seed)
         self.G = build_generator(config.generator).to(ranks.device)
         self.D = build_discriminator(config.discriminator).to(ranks.device)
-        self._norms_g = NormStatistics(self.G)
+        self._norms_g, self._norms_d = NormStatistics(self.G), NormStatistics(self.D)
         self._ema = Ema(self.G, config.ema_half_life_kimg, self.images_per_step)
         self.G_ema = self._ema.network
         self._adam_g = FlatAdam(self.G, config.optimizer_g, ranks, tail_size=self._norms_g.size)
-        self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks, tail_size=3)
+        self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks, tail_size=3 + self._norms_d.size)
         self._logit_means = torch.zeros(2, device=ranks.device)
         self._augmentation = Augmentation(
             config.augment, self._counters, torch.tensor(config.augment.p, device=ranks.device)
@@ -201,10 +201,13 @@ class Gan:
         self._adam_d.zero_grad()
         loss.backward()
         real, fake = real.detach(), fake.detach()
-        sureness, means = self._adam_d.tail[0], self._adam_d.tail[1:]
+        sureness = self._adam_d.tail[0]
+        means, norms = self._adam_d.tail[1:].split([2, self._norms_d.size])
         sureness.copy_(self._objective.sureness(real, fake))
         means.copy_(torch.stack([real.mean(), fake.mean()]))
+        self._norms_d.write(norms)
         self._adam_d.step(progress)
+        self._norms_d.update(norms)
         self._augmentation.adapt(sureness, self.config.num_fakes)
         self._logit_means.lerp_(means, LECAM_MOMENTUM)
         self._sums[0] += loss.detach() / self.config.num_d_steps

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from shared.networks.layers import BatchNorm
+from shared.networks.layers import GroupwiseNorm
 
 LECAM_MOMENTUM = 0.01
 """How far each step moves the means that LeCam remembers (a decay of 0.99, Tseng 2021)."""
@@ -56,7 +56,7 @@ def lecam(real: Tensor, fake: Tensor, means: Tensor) -> Tensor:
 
 def matrices(network: nn.Module) -> list[Tensor]:
     """The weights of a network's layers; not the tables of its norms and embeddings."""
-    tables = (nn.Embedding, BatchNorm)
+    tables = (nn.Embedding, GroupwiseNorm)
     return [
         parameter
         for module in network.modules()
