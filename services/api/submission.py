@@ -155,6 +155,7 @@ def _train(
         raise _at("/spec/dataset", NotFound, detail) from error
     config = resolve_preset(
         spec.preset,
+        scale=spec.scale,
         size=manifest.size,
         channels=manifest.channels,
         num_classes=manifest.num_classes,

@@ -6,7 +6,7 @@ The sources of each are in its docstring; measured time and quality are in docs/
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -108,16 +108,23 @@ PRESETS: dict[str, Callable[..., GanConfig]] = {
 }
 
 
+Scale = Literal["tiny", "small", "base"]
+
+WIDTHS: dict[Scale, float] = {"tiny": 0.5, "small": 1, "base": 4}
+"""What each scale makes of the widths of G and D: `small` is for two cores, `base` for a GPU."""
+
+
 def resolve_preset(
     preset: str,
     *,
+    scale: Scale = "small",
     size: int,
     channels: int,
     num_classes: int,
     overrides: dict[str, Any],
     workers: int = 1,
 ) -> GanConfig:
-    """The preset's configuration with single values overridden.
+    """The preset's configuration at a scale, with single values overridden.
 
     `overrides` is nested by the names of the resolved configuration, e.g.
     `{"optimizer_g": {"lr": 1e-3}, "kimg": 50}`.
@@ -130,7 +137,7 @@ def resolve_preset(
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     try:
         base = PRESETS[preset](size=size, channels=channels, num_classes=num_classes)
-        config = GanConfig.model_validate(_merged(base.model_dump(), overrides))
+        config = GanConfig.model_validate(_merged(_scaled(base, scale), overrides))
         config.check_workers(workers)
     except ValidationError as error:
         raise InvalidInput(
@@ -149,6 +156,13 @@ def resolve_preset(
             errors=[FieldError(pointer="/spec/workers", detail=str(error))],
         ) from error
     return config
+
+
+def _scaled(config: GanConfig, scale: Scale) -> dict[str, Any]:
+    scaled = config.model_dump()
+    for network in ("generator", "discriminator"):
+        scaled[network]["width"] = int(scaled[network]["width"] * WIDTHS[scale])
+    return scaled
 
 
 def _merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

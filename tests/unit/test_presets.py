@@ -32,3 +32,21 @@ def test_parts_that_clash_are_told(overrides: dict, problem: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         resolve_preset("modern", size=32, channels=1, num_classes=0, overrides=overrides)
     assert problem in caught.value.errors[0].detail
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_scale_changes_the_widths_and_nothing_else(preset: str) -> None:
+    ask = {"size": 32, "channels": 1, "num_classes": 3}
+    small = resolve_preset(preset, **ask, overrides={}).model_dump()
+    for scale, factor in (("tiny", 0.5), ("small", 1), ("base", 4)):
+        scaled = resolve_preset(preset, **ask, scale=scale, overrides={}).model_dump()
+        for network in ("generator", "discriminator"):
+            assert scaled[network].pop("width") == factor * small[network]["width"]
+            scaled[network]["width"] = small[network]["width"]
+        assert scaled == small
+
+
+def test_an_override_has_the_last_word_on_a_width() -> None:
+    ask = {"size": 32, "channels": 1, "num_classes": 0, "overrides": {"generator": {"width": 8}}}
+    config = resolve_preset("modern", **ask, scale="base")
+    assert (config.generator.width, config.discriminator.width) == (8, 64)
