@@ -26,6 +26,15 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "without replay": ("modern-conditional", {"replay": {"enabled": False}}),
     "augmented": ("modern", {"augment": {"p": 0.5, "target": 0.6, "flip": True}}),
+    "residual": (
+        "modern-conditional",
+        {
+            "generator": {"architecture": "residual"},
+            "discriminator": {"architecture": "residual"},
+            "optimizer_g": {"lr": 3e-4},
+            "optimizer_d": {"lr": 3e-4},
+        },
+    ),
     "wasserstein": (
         "modern",
         {

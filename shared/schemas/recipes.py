@@ -152,7 +152,7 @@ class GanConfig(Frozen):
             raise ValueError(
                 f"discriminator: groups of {unit} images must divide the batches of D and of G"
             )
-        if self.num_generated % self.generator.norm_group:
+        if self.num_generated % self.generator.unit:
             raise ValueError(
                 f"norm_group {self.generator.norm_group} must divide num_generated "
                 f"{self.num_generated}"
@@ -166,7 +166,7 @@ class GanConfig(Frozen):
         """
         unit_d = self.discriminator.unit
         for name, n, unit in (
-            ("num_generated", self.num_generated, math.lcm(unit_d, self.generator.norm_group)),
+            ("num_generated", self.num_generated, math.lcm(unit_d, self.generator.unit)),
             ("fakes in a step of D", self.num_fakes, unit_d),
             ("replay.num_new", self.replay.num_new if self.replay.enabled else workers, 1),
         ):

@@ -8,7 +8,7 @@ import torch
 
 from shared.errors import CorruptObject
 from shared.networks import snapshot
-from shared.networks.catalog import build_discriminator, build_generator
+from shared.networks.catalog import GENERATORS, build_discriminator, build_generator
 from shared.networks.generators import stage_widths
 from shared.networks.layers import BatchNorm, minibatch_std
 from shared.networks.sampling import latents, sample
@@ -19,16 +19,16 @@ from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 
 @pytest.mark.parametrize("size", [8, 28, 32, 48, 64, 96, 128, 256])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_g_makes_what_d_reads(size: int, channels: int) -> None:
-    G = build_generator(GeneratorConfig(size=size, channels=channels, width=4, num_classes=3))
-    D = build_discriminator(
-        DiscriminatorConfig(size=size, channels=channels, width=4, num_classes=3)
-    )
-    c = torch.tensor([0, 1, 2, 0] * 8)
-    images = G(torch.randn(32, 64), c)
-    assert images.shape == (32, channels, size, size)
+@pytest.mark.parametrize("architecture", GENERATORS)
+def test_g_makes_what_d_reads(architecture: str, size: int, channels: int) -> None:
+    ask = {"architecture": architecture, "size": size, "channels": channels}
+    G = build_generator(GeneratorConfig(**ask, width=4, num_classes=3, norm_group=4))
+    D = build_discriminator(DiscriminatorConfig(**ask, width=4, num_classes=3))
+    c = torch.tensor([0, 1, 2, 0])
+    images = G(torch.randn(4, 64), c)
+    assert images.shape == (4, channels, size, size)
     assert images.abs().max() <= 1
-    assert D(images, c).shape == (32,)
+    assert D(images, c).shape == (4,)
 
 
 def test_a_side_that_cannot_be_doubled_to_is_refused() -> None:
@@ -86,6 +86,12 @@ def test_a_pack_has_one_logit() -> None:
     x = torch.randn(8, 1, 16, 16)
     assert D(x).shape == (4,)
     assert torch.allclose(D(x)[2:], D(x[4:]), atol=1e-6)
+
+
+def test_a_residual_network_begins_without_its_blocks() -> None:
+    G = build_generator(GeneratorConfig(architecture="residual", size=16, width=8))
+    x = torch.randn(2, G.stages[0][0].narrow.out_channels, 4, 4)
+    assert torch.equal(G.stages[0](x), x)
 
 
 def test_minibatch_std_is_that_of_neighbours() -> None:

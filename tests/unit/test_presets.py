@@ -25,6 +25,7 @@ def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None
         ({"discriminator": {"pac": 2, "num_classes": 3}}, "a pack has no class"),
         ({"discriminator": {"pac": 3}}, "must divide the batches"),
         ({"discriminator": {"norm": "batch"}}, "batch norm mixes images"),
+        ({"discriminator": {"architecture": "residual", "norm": "batch"}}, "has no norm batch"),
         ({"discriminator": {"size": 16}}, "differ in size"),
     ],
 )
