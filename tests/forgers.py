@@ -18,12 +18,16 @@ SMALL = GeneratorConfig(size=16, width=8, z_dim=16, num_classes=len(CLASS_NAMES)
 BENCH = GeneratorConfig(size=32, channels=1, num_classes=10)
 
 
+UNTRAINED = {"norms", "narrow"}
+"""Parts that begin the same for each class, or at 0: untrained they would do nothing."""
+
+
 def forger(config: GeneratorConfig, *, seed: int = 0) -> Generator:
     """A generator in eval mode whose weights `seed` draws; its classes differ."""
     torch.manual_seed(seed)
     network = build_generator(config)
     for name, parameter in network.named_parameters():
-        if name.startswith("norms."):  # untrained they are the same for each class
+        if UNTRAINED & set(name.split(".")):
             torch.nn.init.normal_(parameter, 0.0, 0.5)
     network.eval().requires_grad_(requires_grad=False)
     return network

@@ -19,6 +19,54 @@ from workers.training.data import TrainingData
 from workers.training.loop import Checkpoint, Grid, Metrics, deterministic_cpu, train
 from workers.training.ranks import Ranks
 
+PARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "remedies": (
+        "lecture",
+        {"discriminator": {"dropout": 0.2, "variance_input": True}, "label_flip": 0.1},
+    ),
+    "without replay": ("modern-conditional", {"replay": {"enabled": False}}),
+    "augmented": ("modern", {"augment": {"p": 0.5, "target": 0.6, "flip": True}}),
+    "residual": (
+        "modern-conditional",
+        {
+            "generator": {"architecture": "residual"},
+            "discriminator": {"architecture": "residual"},
+            "optimizer_g": {"lr": 3e-4},
+            "optimizer_d": {"lr": 3e-4},
+        },
+    ),
+    "wasserstein": (
+        "modern",
+        {
+            "objective": "wasserstein",
+            "num_d_steps": 2,
+            "penalties": {"r1_gamma": 0, "r2_gamma": 0, "gp_weight": 10, "every": 2},
+            "discriminator": {"dropout": 0.2, "variance_input": True, "minibatch_std_group": 0},
+            "optimizer_g": {"lr": 3e-4},
+        },
+    ),
+    "packs": (
+        "modern",
+        {
+            "objective": "least_squares",
+            "discriminator": {"pac": 2, "minibatch_std_group": 4},
+            "penalties": {"gp_weight": 1.0, "lecam_weight": 0.1},
+        },
+    ),
+    "balanced": (
+        "modern-conditional",
+        {
+            "objective": "hinge",
+            "balanced": True,
+            "penalties": {"lecam_weight": 0.1},
+            "discriminator": {"norm": "spectral"},
+            "optimizer_g": {"lr": 3e-4},
+            "optimizer_d": {"lr": 3e-4},
+        },
+    ),
+}
+"""Parts of the recipe that no preset has: a preset and what to override of it."""
+
 
 def squares(n: int = 512, size: int = 16, channels: int = 1) -> TrainingData:
     """n pictures of a bright square; the class (of 4) is the quarter that it lies in."""

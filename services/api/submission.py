@@ -149,6 +149,7 @@ def _train(
     manifest = _manifest(parts, spec)
     config = resolve_preset(
         spec.preset,
+        scale=spec.scale,
         size=manifest.size,
         channels=manifest.channels,
         num_classes=manifest.num_classes,

@@ -12,7 +12,7 @@ from services.cli.follow import follow
 from services.cli.jobs import say_submitted, say_succeeded
 from services.cli.output import write
 from services.cli.session import FollowOption, connect, follows, hint
-from shared.schemas.presets import PRESETS
+from shared.schemas.presets import PRESETS, WIDTHS
 
 
 def train(
@@ -22,6 +22,9 @@ def train(
     preset: Annotated[
         str, typer.Option(help=f"The recipe's configuration: {', '.join(PRESETS)}.")
     ] = "modern",
+    scale: Annotated[
+        str, typer.Option(help=f"How wide the preset's networks are: {', '.join(WIDTHS)}.")
+    ] = "small",
     kimg: Annotated[
         float | None, typer.Option(help="Length in thousands of images seen.", min=0)
     ] = None,
@@ -58,6 +61,7 @@ def train(
     """
     spec: dict[str, Any] = {
         "preset": preset,
+        "scale": scale,
         "dataset": dataset,
         "model": model,
         "workers": workers,

@@ -5,18 +5,25 @@ Training and serving both build from here, so what is served is what was trained
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from shared.networks.discriminators import DCGANDiscriminator
+from shared.networks.discriminators import DCGANDiscriminator, Discriminator
 from shared.networks.generators import DCGANGenerator, Generator
+from shared.networks.residual import ResidualDiscriminator, ResidualGenerator
 from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 
-GENERATORS: dict[str, type[DCGANGenerator]] = {"dcgan": DCGANGenerator}
-DISCRIMINATORS: dict[str, type[DCGANDiscriminator]] = {"dcgan": DCGANDiscriminator}
-
+GENERATORS: dict[str, Callable[[GeneratorConfig], Generator]] = {
+    "dcgan": DCGANGenerator,
+    "residual": ResidualGenerator,
+}
+DISCRIMINATORS: dict[str, Callable[[DiscriminatorConfig], Discriminator]] = {
+    "dcgan": DCGANDiscriminator,
+    "residual": ResidualDiscriminator,
+}
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,7 +33,7 @@ def build_generator(config: GeneratorConfig) -> Generator:
     return channels_last(GENERATORS[config.architecture](config))
 
 
-def build_discriminator(config: DiscriminatorConfig) -> nn.Module:
+def build_discriminator(config: DiscriminatorConfig) -> Discriminator:
     """A fresh discriminator, channels last. Its initial weights come from torch's global state."""
     return channels_last(DISCRIMINATORS[config.architecture](config))
 

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation [N, C, H, W] over groups of `group` neighbours in the batch.
+class GroupwiseNorm(nn.Module):
+    """Normalises [N, C, H, W] over groups of `group` neighbours in the batch; scaling and shifting
+    is left to those who inherit.
 
     Each group is normalised by its own mean and variance (ghost batches, Hoffer 2017), so that a
     rank that holds whole groups needs nothing from the others: the result is the same for any
-    number of ranks. With classes, scale and shift are looked up per class (conditional batch norm,
-    de Vries 2017), starting at 1 and 0.
+    number of ranks.
 
     Training leaves the batch's statistics in `statistics` [2, C]; whoever trains averages them over
     the ranks and hands them to `update_running`. In eval mode the running statistics are used.
@@ -24,30 +24,20 @@ class BatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, group: int, num_classes: int = 0) -> None:
+    def __init__(self, channels: int, group: int) -> None:
         super().__init__()
         self.group = group
-        self.num_classes = num_classes
         self.eps = 1e-5
         self.momentum = 0.1
-        rows = max(num_classes, 1)
-        self.scale = nn.Parameter(torch.zeros(rows, channels))
-        self.shift = nn.Parameter(torch.zeros(rows, channels))
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.statistics = torch.zeros(2, channels)
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """x [N, C, H, W]; c int64 [N], needed with classes."""
+    def normed(self, x: Tensor) -> Tensor:
+        """x [N, C, H, W] with mean 0 and variance 1 in each channel."""
         if self.training:
-            normed = self._normed_by_group(x)
-        else:
-            normed = F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
-        if self.num_classes == 0:
-            return normed * (1 + self.scale)[:, :, None, None] + self.shift[:, :, None, None]
-        assert c is not None, "a conditional BatchNorm needs classes"
-        scale, shift = F.embedding(c, self.scale), F.embedding(c, self.shift)
-        return torch.addcmul(shift[:, :, None, None], normed, 1 + scale[:, :, None, None])
+            return self._normed_by_group(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, eps=self.eps)
 
     def update_running(self, statistics: Tensor) -> None:
         """Move the running mean and variance towards a batch's `statistics` [2, C]."""
@@ -66,6 +56,33 @@ class BatchNorm(nn.Module):
             variances = torch.stack(inverse_stds).pow(-2) - self.eps
             self.statistics = torch.stack([torch.stack(means).mean(0), variances.mean(0)])
         return normed[0] if len(normed) == 1 else torch.cat(normed)
+
+
+class BatchNorm(GroupwiseNorm):
+    """With a scale and a shift for each channel. With classes they are looked up per class
+    (conditional batch norm, de Vries 2017); they start at 1 and 0."""
+
+    def __init__(self, channels: int, group: int, num_classes: int = 0) -> None:
+        super().__init__(channels, group)
+        self.num_classes = num_classes
+        rows = max(num_classes, 1)
+        self.scale = nn.Parameter(torch.zeros(rows, channels))
+        self.shift = nn.Parameter(torch.zeros(rows, channels))
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """x [N, C, H, W]; c int64 [N], needed with classes."""
+        normed = self.normed(x)
+        if self.num_classes == 0:
+            return normed * (1 + self.scale)[:, :, None, None] + self.shift[:, :, None, None]
+        assert c is not None, "a conditional BatchNorm needs classes"
+        scale, shift = F.embedding(c, self.scale), F.embedding(c, self.shift)
+        return torch.addcmul(shift[:, :, None, None], normed, 1 + scale[:, :, None, None])
+
+
+def packed(x: Tensor, pac: int) -> Tensor:
+    """Stack each `pac` neighbours in channels (PacGAN, Lin 2018): [N, C, ...] to
+    [N / pac, pac C, ...]."""
+    return x if pac == 1 else x.reshape(-1, pac * x.shape[1], *x.shape[2:])
 
 
 def minibatch_std(h: Tensor, group: int) -> Tensor:

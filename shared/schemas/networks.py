@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAX_SIZE = 256
 
@@ -36,35 +37,48 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Architecture = Literal["dcgan", "residual"]
+"""`dcgan`: convolutions that halve or double (Radford 2015). `residual`: residual blocks without
+normalisation (R3GAN, Huang 2024)."""
+
+
 class GeneratorConfig(Frozen):
-    """G: z (and a class) in, picture out. DCGAN (Radford 2015): linear, then doublings of the side.
+    """G: z (and a class) in, picture out: linear to the smallest map, then doublings of the side.
 
     `size` = base * 2^k with a base of 4 to 7 (28 = 7*4, 32 = 4*8, 64 = 4*16). `width` is the number
     of channels of the last hidden layer; each layer towards the input has twice as many, up to
     `max_width`.
     """
 
-    architecture: Literal["dcgan"] = "dcgan"
+    architecture: Architecture = "dcgan"
     size: Side = 32
     channels: Literal[1, 3] = 1
     z_dim: int = Field(64, ge=1, le=1024)
     width: int = Field(16, ge=4, le=512)
     max_width: int = Field(512, ge=4, le=2048)
     num_classes: int = Field(0, ge=0, le=10_000)
-    """With classes, normalisation is scaled and shifted per class (conditional batch norm)."""
+    """With classes, dcgan scales and shifts what is normalised per class (conditional batch norm);
+    residual has them embedded beside z."""
+    class_dim: int = Field(64, ge=1, le=1024)
+    """Numbers that a class is embedded in, other than in dcgan."""
     norm_group: int = Field(32, ge=2, le=4096)
     """Images per group that batch norm takes its statistics over; a rank holds whole groups."""
     init: Literal["orthogonal", "default", "normal"] = "orthogonal"
     """`normal` is N(0, 0.02), DCGAN's own; `default` is torch's."""
 
+    @property
+    def unit(self) -> int:
+        """Images that a rank must hold together: whole groups, where there are norms."""
+        return 1 if self.architecture == "residual" else self.norm_group
+
 
 class DiscriminatorConfig(Frozen):
-    """D: picture in, one logit out; a mirror of G without normalisation.
+    """D: picture in, one logit out; a mirror of G.
 
     With classes the logit is linear(h) + <embedding(c), h> / sqrt(dim) (projection, Miyato 2018).
     """
 
-    architecture: Literal["dcgan"] = "dcgan"
+    architecture: Architecture = "dcgan"
     size: Side = 32
     channels: Literal[1, 3] = 1
     width: int = Field(16, ge=4, le=512)
@@ -73,9 +87,39 @@ class DiscriminatorConfig(Frozen):
     """Units of the linear layer before the logit; 0 leaves it out."""
     num_classes: int = Field(0, ge=0, le=10_000)
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Remedy 1: dropout with this probability after each activation."""
+    """Remedy 1: dropout with this probability after each activation, in residual after each map."""
     variance_input: bool = False
     """Remedy 3: the average per-pixel variance of an image's set is a further input."""
     minibatch_std_group: int = Field(0, ge=0, le=64)
-    """Images per group whose standard deviation D sees (Karras 2017); 0 leaves it out."""
+    """Images per group whose standard deviation D sees (Karras 2017); 0 leaves it out. With `pac`
+    they are packs."""
+    pac: int = Field(1, ge=1, le=8)
+    """Remedy: so many neighbours are stacked in channels and judged by one logit, so that D sees
+    when they are alike (PacGAN, Lin 2018). Without classes only: a pack would have to share one."""
+    norm: Literal["none", "batch", "spectral"] = "none"
+    """`batch`: BatchNorm after each convolution but the first (Radford 2015), dcgan only.
+    `spectral`: spectral normalisation of all layers (Miyato 2018), not in residual."""
+    norm_group: int = Field(32, ge=2, le=4096)
+    """Images (with `pac`: packs) per group that batch norm takes its statistics over."""
     init: Literal["orthogonal", "default", "normal"] = "orthogonal"
+
+    @property
+    def unit(self) -> int:
+        """Images that a rank must hold together: whole packs in whole groups."""
+        norm_group = self.norm_group if self.norm == "batch" else 1
+        return self.pac * math.lcm(self.minibatch_std_group or 1, norm_group)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DiscriminatorConfig:
+        if self.pac > 1 and self.num_classes:
+            raise ValueError(f"pac {self.pac} needs num_classes 0: a pack has no class")
+        if self.norm not in NORMS[self.architecture]:
+            raise ValueError(f"architecture {self.architecture} has no norm {self.norm}")
+        return self
+
+
+NORMS: dict[Architecture, set[str]] = {
+    "dcgan": {"none", "batch", "spectral"},
+    "residual": {"none"},
+}
+"""The norms that each D may have."""

@@ -6,7 +6,7 @@ The sources of each are in its docstring; measured time and quality are in docs/
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -40,6 +40,29 @@ def lecture(*, size: int, channels: int, num_classes: int) -> GanConfig:
         optimizer_d=optimizer,
         bootstrap=BootstrapConfig(max_steps=20),
         replay=ReplayConfig(capacity=200, num_new=100),
+        ema_half_life_kimg=0,
+    )
+
+
+def dcgan(*, size: int, channels: int, num_classes: int) -> GanConfig:
+    """DCGAN (Radford 2015, sections 3 and 4): BatchNorm in both networks, reals and fakes apart in
+    D, N(0, 0.02) at the start, Adam at 2e-4 with beta1 0.5, batches of 128. Here z is normal, not
+    uniform, and the networks are narrower. Classes are not used."""
+    del num_classes
+    optimizer = OptimizerConfig(lr=2e-4, beta1=0.5, beta2=0.999)
+    return GanConfig(
+        preset="dcgan",
+        generator=GeneratorConfig(
+            size=size, channels=channels, z_dim=100, init="normal", norm_group=64
+        ),
+        discriminator=DiscriminatorConfig(
+            size=size, channels=channels, hidden=0, init="normal", norm="batch", norm_group=64
+        ),
+        objective="non_saturating",
+        num_generated=128,
+        optimizer_g=optimizer,
+        optimizer_d=optimizer,
+        replay=ReplayConfig(enabled=False),
         ema_half_life_kimg=0,
     )
 
@@ -79,21 +102,29 @@ def _modern(preset: str, *, size: int, channels: int, num_classes: int) -> GanCo
 
 PRESETS: dict[str, Callable[..., GanConfig]] = {
     "lecture": lecture,
+    "dcgan": dcgan,
     "modern": modern,
     "modern-conditional": modern_conditional,
 }
 
 
+Scale = Literal["tiny", "small", "base"]
+
+WIDTHS: dict[Scale, float] = {"tiny": 0.5, "small": 1, "base": 4}
+"""What each scale makes of the widths of G and D: `small` is for two cores, `base` for a GPU."""
+
+
 def resolve_preset(
     preset: str,
     *,
+    scale: Scale = "small",
     size: int,
     channels: int,
     num_classes: int,
     overrides: dict[str, Any],
     workers: int = 1,
 ) -> GanConfig:
-    """The preset's configuration with single values overridden.
+    """The preset's configuration at a scale, with single values overridden.
 
     `overrides` is nested by the names of the resolved configuration, e.g.
     `{"optimizer_g": {"lr": 1e-3}, "kimg": 50}`.
@@ -106,7 +137,7 @@ def resolve_preset(
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     try:
         base = PRESETS[preset](size=size, channels=channels, num_classes=num_classes)
-        config = GanConfig.model_validate(_merged(base.model_dump(), overrides))
+        config = GanConfig.model_validate(_merged(_scaled(base, scale), overrides))
         config.check_workers(workers)
     except ValidationError as error:
         raise InvalidInput(
@@ -125,6 +156,13 @@ def resolve_preset(
             errors=[FieldError(pointer="/spec/workers", detail=str(error))],
         ) from error
     return config
+
+
+def _scaled(config: GanConfig, scale: Scale) -> dict[str, Any]:
+    scaled = config.model_dump()
+    for network in ("generator", "discriminator"):
+        scaled[network]["width"] = int(scaled[network]["width"] * WIDTHS[scale])
+    return scaled
 
 
 def _merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

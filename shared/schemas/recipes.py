@@ -8,6 +8,7 @@ networks from it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -25,12 +26,24 @@ class OptimizerConfig(Frozen):
 
 
 class PenaltyConfig(Frozen):
-    """Zero-centred gradient penalties of D: gamma/2 |grad D|^2 on reals (R1) and on fakes (R2),
-    every `every` steps with `every` times the weight (lazily)."""
+    """What D pays for beside its objective. Gradient penalties come every `every` steps with
+    `every` times the weight (lazily)."""
 
     r1_gamma: float = Field(0.0, ge=0)
+    """Zero-centred, gamma/2 |grad D|^2, on reals (Mescheder 2018)."""
     r2_gamma: float = Field(0.0, ge=0)
+    """The same on fakes."""
+    gp_weight: float = Field(0.0, ge=0)
+    """One-centred, weight (|grad D| - 1)^2, between reals and fakes (Gulrajani 2017: 10)."""
     every: int = Field(8, ge=1, le=64)
+    lecam_weight: float = Field(0.0, ge=0)
+    """Pulls the logits of reals to the mean of the fakes' so far, and the other way round, for
+    small datasets (LeCam, Tseng 2021)."""
+
+    @property
+    def gradients(self) -> bool:
+        """Whether there is any gradient penalty."""
+        return bool(self.r1_gamma or self.r2_gamma or self.gp_weight)
 
 
 class AugmentConfig(Frozen):
@@ -103,15 +116,22 @@ class ReplayConfig(Frozen):
 
 
 class GanConfig(Frozen):
-    """The recipe `gan`. One round = G makes `num_generated` images, D trains once on all fakes of
-    the repository (without replay: on the new ones) and on as many reals, G trains once."""
+    """The recipe `gan`. One round = `num_d_steps` times: G makes `num_generated` images, D trains
+    on all fakes of the repository (without replay: on the new ones) and on as many reals. Then G
+    trains once, on the images that it made last."""
 
     recipe: Literal["gan"] = "gan"
     preset: str
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
-    objective: Literal["non_saturating", "hinge", "relativistic"] = "relativistic"
+    objective: Literal[
+        "non_saturating", "hinge", "least_squares", "wasserstein", "relativistic"
+    ] = "relativistic"
     num_generated: int = Field(32, ge=1, le=65_536)
+    num_d_steps: int = Field(1, ge=1, le=16)
+    """Steps of D in a round, each on other reals and on new fakes."""
+    balanced: bool = False
+    """Each class is equally likely among the reals, however rare it is in the dataset."""
     optimizer_g: OptimizerConfig
     optimizer_d: OptimizerConfig
     penalties: PenaltyConfig = PenaltyConfig()
@@ -168,29 +188,30 @@ class GanConfig(Frozen):
         """Fakes (and reals) in one step of D, over all ranks."""
         return self.replay.capacity if self.replay.enabled else self.num_generated
 
+    @property
+    def images_per_round(self) -> int:
+        """Reals in one round, over all ranks."""
+        return self.num_fakes * self.num_d_steps
+
     @model_validator(mode="after")
     def _consistent(self) -> GanConfig:
-        if self.label_flip and self.objective != "non_saturating":
-            raise ValueError("label_flip needs objective non_saturating: the others have no labels")
+        for clashes, problem in CLASHES:
+            if clashes(self):
+                raise ValueError(problem)
         if self.replay.enabled and self.replay.num_new > self.num_generated:
             raise ValueError(
                 f"replay.num_new {self.replay.num_new} exceeds num_generated {self.num_generated}"
             )
-        group = self.discriminator.minibatch_std_group
-        if group and (self.num_fakes % group or self.num_generated % group):
-            raise ValueError(f"minibatch_std_group {group} must divide the batches of D and of G")
-        if self.num_generated % self.generator.norm_group:
+        unit = self.discriminator.unit
+        if self.num_fakes % unit or self.num_generated % unit:
+            raise ValueError(
+                f"discriminator: groups of {unit} images must divide the batches of D and of G"
+            )
+        if self.num_generated % self.generator.unit:
             raise ValueError(
                 f"norm_group {self.generator.norm_group} must divide num_generated "
                 f"{self.num_generated}"
             )
-        if self.objective == "relativistic" and self.num_generated > self.num_fakes:
-            raise ValueError("objective relativistic pairs each new image with a real one")
-        if (self.generator.size, self.generator.channels) != (
-            self.discriminator.size,
-            self.discriminator.channels,
-        ):
-            raise ValueError("generator and discriminator differ in size or channels")
         return self
 
     def check_workers(self, workers: int) -> None:
@@ -198,13 +219,53 @@ class GanConfig(Frozen):
 
         Raises ValueError with the numbers that do not divide.
         """
-        group = self.discriminator.minibatch_std_group or 1
+        unit_d = self.discriminator.unit
         for name, n, unit in (
-            ("num_generated", self.num_generated, math.lcm(group, self.generator.norm_group)),
-            ("fakes in a step of D", self.num_fakes, group),
+            ("num_generated", self.num_generated, math.lcm(unit_d, self.generator.unit)),
+            ("fakes in a step of D", self.num_fakes, unit_d),
             ("replay.num_new", self.replay.num_new if self.replay.enabled else workers, 1),
         ):
             if n % (unit * workers):
                 raise ValueError(
                     f"{name} = {n} is not divisible by {unit} x {workers} (group x workers)"
                 )
+
+
+CLASHES: tuple[tuple[Callable[[GanConfig], object], str], ...] = (
+    (
+        lambda gan: (
+            (gan.generator.size, gan.generator.channels)
+            != (gan.discriminator.size, gan.discriminator.channels)
+        ),
+        "generator and discriminator differ in size or channels",
+    ),
+    (
+        lambda gan: gan.label_flip and gan.objective != "non_saturating",
+        "label_flip needs objective non_saturating: the others have no labels",
+    ),
+    (
+        lambda gan: gan.objective == "relativistic" and gan.num_generated > gan.num_fakes,
+        "objective relativistic pairs each new image with a real one",
+    ),
+    (
+        lambda gan: gan.objective == "relativistic" and gan.penalties.lecam_weight,
+        "penalties.lecam_weight needs another objective: relativistic logits have no mean",
+    ),
+    (
+        lambda gan: (
+            gan.objective == "wasserstein"
+            and not gan.penalties.gradients
+            and gan.discriminator.norm != "spectral"
+        ),
+        "objective wasserstein needs penalties.gp_weight (10) or discriminator.norm spectral",
+    ),
+    (
+        lambda gan: gan.penalties.gradients and gan.discriminator.norm == "batch",
+        "gradient penalties need discriminator.norm none or spectral: batch norm mixes images",
+    ),
+    (
+        lambda gan: gan.balanced and not gan.generator.num_classes,
+        "balanced needs a recipe with classes",
+    ),
+)
+"""What does not go together, and what to say of it."""

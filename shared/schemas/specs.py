@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from shared.ids import Name
 from shared.schemas.jobs import JobKind
 from shared.schemas.networks import MAX_SIZE, Frozen
+from shared.schemas.presets import Scale
 
 ModelRef = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?$")
@@ -37,6 +38,8 @@ class TrainSpec(Frozen):
 
     recipe: Literal["gan"] = "gan"
     preset: str = "modern"
+    scale: Scale = "small"
+    """How wide the preset's networks are: half of small, or four times as wide."""
     dataset: Name
     dataset_version: str | None = None
     """Fixed by the API at the submit (or by the attempt, for a dataset that is still to come)."""

@@ -7,27 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training import on_two_ranks, run_rounds, tiny
+from shared.schemas.presets import PRESETS
+from tests.training import PARTS, on_two_ranks, run_rounds, tiny
 from workers.training.ranks import Ranks
 
 ROUNDS = 50
-REMEDIES = {"discriminator": {"dropout": 0.2, "variance_input": True}, "label_flip": 0.1}
 
 
 @pytest.mark.parametrize(
     ("preset", "overrides"),
-    [
-        ("lecture", {}),
-        ("lecture", REMEDIES),
-        ("modern", {}),
-        ("modern-conditional", {}),
-        ("modern-conditional", {"replay": {"enabled": False}}),
-        ("modern", {"augment": {"p": 0.5, "target": 0.6, "flip": True}}),
-    ],
-    ids=[
-        *("lecture", "lecture with remedies", "modern", "modern-conditional", "without replay"),
-        "augmented",
-    ],
+    [*((preset, {}) for preset in PRESETS), *PARTS.values()],
+    ids=[*PRESETS, *PARTS],
 )
 def test_losses_and_repository_are_the_same(preset: str, overrides: dict, tmp_path: Path) -> None:
     config = tiny(preset, **overrides)

@@ -19,6 +19,7 @@ CONFIGS = [
     GeneratorConfig(size=28, num_classes=10),
     GeneratorConfig(size=32, channels=3, z_dim=100),
     GeneratorConfig(size=64, channels=3, width=8, num_classes=3),
+    GeneratorConfig(architecture="residual", size=16, width=8, num_classes=3),
 ]
 
 
@@ -27,7 +28,9 @@ def drawer(config: GeneratorConfig) -> Drawer:
     return Drawer(forger(config))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.size}x{config.channels}")
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda config: f"{config.architecture}{config.size}"
+)
 def test_a_picture_does_not_depend_on_its_company(config: GeneratorConfig) -> None:
     artist = drawer(config)
     rng = random.Random(7)

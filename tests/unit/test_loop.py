@@ -7,30 +7,40 @@ import torch
 
 from shared.errors import TrainingFailed
 from shared.schemas.presets import PRESETS
-from tests.training import run_rounds, tiny, train_steps
-from workers.recipes.gan import Gan, to_float
+from tests.training import PARTS, run_rounds, tiny, train_steps
+from workers.recipes.gan import Gan
 from workers.training.loop import Checkpoint, Grid, Metrics
 from workers.training.ranks import Ranks
+from workers.training.reals import to_float
 
 SHORT = {"kimg": 2.4, "checkpoint_every_kimg": 0.8, "grid_every_kimg": 1.2, "report_every_s": 0.01}
+
+
+def held(recipe: Gan) -> dict[str, torch.Tensor]:
+    return vars(recipe.replay.state()) if recipe.replay else {}
 
 
 def tensors(recipe: Gan) -> dict[str, torch.Tensor]:
     return {**recipe.networks(), **{f"adam.{k}": v for k, v in recipe.optimizers().items()}}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_resumed_run_ends_with_the_same_bits(preset: str) -> None:
-    whole, reports, complete = train_steps(tiny(preset, **SHORT))
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [*((preset, {}) for preset in PRESETS), *PARTS.values()],
+    ids=[*PRESETS, *PARTS],
+)
+def test_a_resumed_run_ends_with_the_same_bits(preset: str, overrides: dict) -> None:
+    config = tiny(preset, **overrides, **SHORT)
+    whole, reports, complete = train_steps(config)
     assert complete
     checkpoints = [report for report in reports if isinstance(report, Checkpoint)]
     assert len(checkpoints) >= 3
     for checkpoint in checkpoints[:-1]:
-        resumed, _, _ = train_steps(tiny(preset, **SHORT), start=checkpoint)
+        resumed, _, _ = train_steps(config, start=checkpoint)
         for name, tensor in tensors(whole).items():
             assert torch.equal(tensors(resumed)[name], tensor), f"{name} at {checkpoint.kimg}"
-        for name, tensor in vars(whole.replay.state()).items():
-            assert torch.equal(vars(resumed.replay.state())[name], tensor)
+        for name, tensor in held(whole).items():
+            assert torch.equal(held(resumed)[name], tensor)
 
 
 def test_an_adaptive_augmentation_goes_on_where_it_was() -> None:
@@ -97,8 +107,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
         {"label_flip": 0.2},
         {"discriminator": {"variance_input": True}},
         {"augment": {"p": 0.5}},
+        {"discriminator": {"pac": 2}},
+        {"penalties": {"gp_weight": 10.0}},
+        {"penalties": {"lecam_weight": 0.1}},
+        {"num_d_steps": 2},
     ],
-    ids=["dropout", "label_flip", "variance_input", "augment"],
+    ids=[
+        *("dropout", "label_flip", "variance_input", "augment"),
+        *("pac", "gp_weight", "lecam_weight", "num_d_steps"),
+    ],
 )
 def test_each_remedy_has_its_own_switch(remedy: dict) -> None:
     plain, _ = run_rounds(tiny("lecture"), Ranks(), 3)
@@ -111,7 +128,7 @@ def test_each_remedy_has_its_own_switch(remedy: dict) -> None:
 
 def test_the_bootstrap_teaches_d_to_tell_reals_from_noise() -> None:
     recipe, _ = run_rounds(tiny("lecture", bootstrap={"max_steps": 100}), Ranks(), 0)
-    reals, _ = recipe._reals(0)
+    reals, _ = recipe._reals.of(0)
     noise = recipe.replay.held.images
     assert (recipe.D(reals) > 0).float().mean() > 0.9
     assert (recipe.D(to_float(noise)) < 0).float().mean() > 0.9

@@ -7,7 +7,12 @@ import torch
 from torch.nn import functional as F
 
 from workers.training.objectives import OBJECTIVES
-from workers.training.penalties import gradient_penalty
+from workers.training.penalties import (
+    gradient_penalty,
+    interpolated,
+    lecam,
+    one_centred_penalty,
+)
 from workers.training.ranks import Ranks
 from workers.training.remedies import set_variance
 
@@ -55,6 +60,28 @@ def test_gradient_penalty_of_a_linear_d_is_its_squared_weight() -> None:
     gamma = torch.tensor([1.0, 0.0, 2.0, 0.0, 2.0])
     expected = weight.square().sum() / 2
     assert torch.allclose(gradient_penalty(logits, images, gamma), expected)
+
+
+def test_the_gradient_of_a_pack_is_that_of_all_its_images() -> None:
+    images = torch.randn(6, 1, 3, 3, requires_grad=True)
+    logits = images.view(3, 2, -1).sum((1, 2))
+    assert gradient_penalty(logits, images, torch.ones(3)) == pytest.approx(2 * 9 / 2)
+
+
+def test_the_one_centred_penalty_is_the_distance_of_the_length_from_one() -> None:
+    images = torch.randn(5, 1, 3, 3, requires_grad=True)
+    assert one_centred_penalty(images.sum((1, 2, 3)), images) == pytest.approx((3 - 1) ** 2)
+
+
+def test_images_of_a_pack_are_interpolated_alike() -> None:
+    between = interpolated(torch.zeros(4, 1, 2, 2), torch.ones(4, 1, 2, 2), torch.tensor([0, 0.25]))
+    assert between[:, 0, 0, 0].tolist() == [0, 0, 0.25, 0.25]
+
+
+def test_lecam_pulls_logits_to_the_mean_of_the_other_side() -> None:
+    real, fake = torch.tensor([2.0, 4.0]), torch.tensor([-1.0, -3.0])
+    assert lecam(real, fake, torch.tensor([3.0, -2.0])) == (16 + 36) / 2 + (16 + 36) / 2
+    assert lecam(real, real, torch.tensor([3.0, 3.0])) == 2
 
 
 def test_set_variance_is_the_mean_over_pixels_of_the_variance_over_images() -> None:

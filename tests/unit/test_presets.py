@@ -13,3 +13,41 @@ def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None
     with pytest.raises(InvalidInput) as caught:
         resolve_preset(preset, size=50, channels=1, num_classes=3, overrides={})
     assert "size 50 is not" in caught.value.errors[0].detail
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ({"objective": "wasserstein", "penalties": {"r1_gamma": 0, "r2_gamma": 0}}, "gp_weight"),
+        ({"penalties": {"lecam_weight": 0.3}}, "relativistic logits have no mean"),
+        ({"balanced": True}, "needs a recipe with classes"),
+        ({"label_flip": 0.1}, "needs objective non_saturating"),
+        ({"discriminator": {"pac": 2, "num_classes": 3}}, "a pack has no class"),
+        ({"discriminator": {"pac": 3}}, "must divide the batches"),
+        ({"discriminator": {"norm": "batch"}}, "batch norm mixes images"),
+        ({"discriminator": {"architecture": "residual", "norm": "batch"}}, "has no norm batch"),
+        ({"discriminator": {"size": 16}}, "differ in size"),
+    ],
+)
+def test_parts_that_clash_are_told(overrides: dict, problem: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        resolve_preset("modern", size=32, channels=1, num_classes=0, overrides=overrides)
+    assert problem in caught.value.errors[0].detail
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_scale_changes_the_widths_and_nothing_else(preset: str) -> None:
+    ask = {"size": 32, "channels": 1, "num_classes": 3}
+    small = resolve_preset(preset, **ask, overrides={}).model_dump()
+    for scale, factor in (("tiny", 0.5), ("small", 1), ("base", 4)):
+        scaled = resolve_preset(preset, **ask, scale=scale, overrides={}).model_dump()
+        for network in ("generator", "discriminator"):
+            assert scaled[network].pop("width") == factor * small[network]["width"]
+            scaled[network]["width"] = small[network]["width"]
+        assert scaled == small
+
+
+def test_an_override_has_the_last_word_on_a_width() -> None:
+    ask = {"size": 32, "channels": 1, "num_classes": 0, "overrides": {"generator": {"width": 8}}}
+    config = resolve_preset("modern", **ask, scale="base")
+    assert (config.generator.width, config.discriminator.width) == (8, 64)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.training.data import Sampler
+from workers.training.data import BalancedSampler, Sampler
 
 counts = st.integers(1, 40)
 seeds = st.integers(0, 2**32 - 1)
@@ -46,3 +47,14 @@ def test_the_order_never_changes() -> None:
     """A run that is resumed under a later release must go on in the same order."""
     order = Sampler(8, seed=7).indices(0, 16).tolist()
     assert order == [1, 2, 3, 7, 4, 0, 6, 5, 1, 4, 6, 5, 3, 2, 7, 0]
+
+
+def test_classes_take_turns_however_rare_they_are() -> None:
+    labels = torch.tensor([0] * 20 + [2] * 3 + [5] * 7)
+    sampler = BalancedSampler(labels, seed=1)
+    seen = np.concatenate([sampler.indices(step, 10) for step in range(12)])
+    assert labels[seen].bincount().tolist() == [40, 0, 40, 0, 0, 40]
+    # Each image of a class has its turn before any has its next.
+    rare = seen[labels[seen] == 2]
+    assert all(sorted(epoch) == [20, 21, 22] for epoch in rare[:39].reshape(-1, 3))
+    assert np.array_equal(BalancedSampler(labels, seed=1).indices(7, 10), seen[70:80])

@@ -119,6 +119,7 @@ def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
     """
     return resolve_preset(
         spec.preset,
+        scale=spec.scale,
         size=dataset.size,
         channels=dataset.channels,
         num_classes=dataset.num_classes,

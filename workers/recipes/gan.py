@@ -16,13 +16,20 @@ from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
 from workers.training.collapse import CollapseSigns
 from workers.training.counters import Counters, Purpose
-from workers.training.data import Sampler, TrainingData
+from workers.training.data import TrainingData
 from workers.training.ema import Ema
 from workers.training.norms import NormStatistics
 from workers.training.objectives import OBJECTIVES
 from workers.training.optimizers import FlatAdam
-from workers.training.penalties import gradient_penalty
+from workers.training.penalties import (
+    LECAM_MOMENTUM,
+    gradient_penalty,
+    interpolated,
+    lecam,
+    one_centred_penalty,
+)
 from workers.training.ranks import Ranks
+from workers.training.reals import Reals, to_float
 from workers.training.remedies import draw_dropout, set_variance
 from workers.training.replay import Fakes, ReplayRepository, random_images
 
@@ -41,7 +48,7 @@ class Gan:
 
     def __init__(self, config: GanConfig, data: TrainingData, ranks: Ranks) -> None:
         self.config = config
-        self.images_per_step = config.num_fakes
+        self.images_per_step = config.images_per_round
         self._ranks = ranks
         self._counters = Counters(config.seed + len(config.changes) * 2**32, ranks)
         self._objective = OBJECTIVES[config.objective]
@@ -51,19 +58,18 @@ class Gan:
         torch.manual_seed(config.seed)
         self.G = build_generator(config.generator).to(ranks.device)
         self.D = build_discriminator(config.discriminator).to(ranks.device)
-        self._norms_g = NormStatistics(self.G)
+        self._norms_g, self._norms_d = NormStatistics(self.G), NormStatistics(self.D)
         self._ema = Ema(self.G, config.ema_half_life_kimg, self.images_per_step)
         self.G_ema = self._ema.network
         self._adam_g = FlatAdam(self.G, config.optimizer_g, ranks, tail_size=self._norms_g.size)
-        self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks, tail_size=1)
+        self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks, tail_size=3 + self._norms_d.size)
+        self._logit_means = torch.zeros(2, device=ranks.device)
         self._augmentation = Augmentation(
             config.augment, self._counters, torch.tensor(config.augment.p, device=ranks.device)
         )
 
         # Lay the data and the repository out.
-        self._images = data.images.to(ranks.device)
-        self._labels = None if data.labels is None else data.labels.to(ranks.device)
-        self._sampler = Sampler(len(data.images), config.seed)
+        self._reals = Reals(config, data, ranks)
         self.replay = (
             ReplayRepository(config, self._counters, ranks) if config.replay.enabled else None
         )
@@ -76,42 +82,40 @@ class Gan:
         self._signs = (
             None
             if config.collapse.action == "off"
-            else CollapseSigns(self._images, self._labels, self._num_classes, ranks)
+            else CollapseSigns(self._reals.images, self._reals.labels, self._num_classes, ranks)
         )
 
     def bootstrap(self) -> None:
         """Train D on random images as fakes until it tells them from real ones."""
         bootstrap = self.config.bootstrap
         for step in range(bootstrap.max_steps):
-            reals, labels = self._reals(step)
+            reals, labels = self._reals.of(step)
             # Step 0 of the noise filled the repository.
             fakes = random_images(
                 self.config, self.config.num_fakes, self._counters, self._ranks, step=step + 1
             )
             real, fake = self._train_d(reals, labels, fakes, step=step, progress=0.0)
             correct = ((real > 0).sum() + (fake < 0).sum()).float()
-            accuracy = self._ranks.sum(correct) / (2 * self.config.num_fakes)
+            accuracy = self._ranks.sum(correct) / (2 * len(real) * self._ranks.size)
             if accuracy.item() >= bootstrap.accuracy:
                 break
         self._sums.zero_()
 
     def step(self, step: int, progress: float) -> None:
         """One round; `progress` in [0, 1] of the run sets the learning rates."""
-        # Fetch the reals.
-        reals, real_labels = self._reals(step)
+        for d_step in range(step * self.config.num_d_steps, (step + 1) * self.config.num_d_steps):
+            # Fetch the reals.
+            reals, real_labels = self._reals.of(d_step)
 
-        # Make new images.
-        n = self.config.num_generated
-        z = self._counters.normal(Purpose.LATENTS, step, n, self.config.generator.z_dim)
-        c = self._classes(step, n)
-        generated = self.G(z, c)
-        variance = self._set_variance(generated)
+            # Make new images.
+            generated, c = self._generated(d_step)
+            variance = self._set_variance(generated)
 
-        # Keep some old images and take the new.
-        fakes = self._fakes(generated.detach(), c, variance.detach(), step)
+            # Keep some old images and take the new.
+            fakes = self._fakes(generated.detach(), c, variance.detach(), d_step)
 
-        # Train D on all of them and on as many reals.
-        real, fake = self._train_d(reals, real_labels, fakes, step=step, progress=progress)
+            # Train D on all of them and on as many reals.
+            real, fake = self._train_d(reals, real_labels, fakes, step=d_step, progress=progress)
 
         # Train G to fool D.
         loss_g = self._train_g(generated, c, variance, real, step=step, progress=progress)
@@ -153,12 +157,13 @@ class Gan:
         }
 
     def optimizers(self) -> dict[str, Tensor]:
-        """Both optimizers' state by name, and the augmentation's; the tensors are the live ones."""
+        """The state of both optimizers, of the augmentation and of LeCam by name; the tensors are
+        the live ones."""
         return {
             f"{prefix}.{name}": tensor
             for prefix, adam in (("G", self._adam_g), ("D", self._adam_d))
             for name, tensor in adam.state().items()
-        } | {"augment.p": self._augmentation.p}
+        } | {"augment.p": self._augmentation.p, "lecam.means": self._logit_means}
 
     def load_state(
         self, networks: dict[str, Tensor], optimizers: dict[str, Tensor], replay: Fakes | None
@@ -169,6 +174,7 @@ class Gan:
         for prefix, adam in (("G", self._adam_g), ("D", self._adam_d)):
             adam.load_state(_named(optimizers, prefix))
         self._augmentation.p.copy_(optimizers["augment.p"])
+        self._logit_means.copy_(optimizers["lecam.means"])
         if self.replay is not None and replay is not None:
             self.replay.load_state(replay)
 
@@ -181,29 +187,56 @@ class Gan:
         c = torch.cat([labels, fakes.labels]) if labels is not None and self._num_classes else None
         variance = self._variances(reals, fakes)
         penalties = self.config.penalties
-        penalise = step % penalties.every == 0 and (penalties.r1_gamma or penalties.r2_gamma)
-        x.requires_grad_(bool(penalise))
+        due = step % penalties.every == 0 and penalties.gradients
+        x.requires_grad_(due)
         n = self.config.num_fakes
         draw_dropout(self.D, self._counters, step, n=n, parts=(REALS, FAKES))
 
-        logits = self.D(self._augmentation(x, step, n=n, parts=(REALS, FAKES)), c, variance)
-        real, fake = logits.split([len(reals), len(fakes.images)])
+        shown = self._augmentation(x, step, n=n, parts=(REALS, FAKES))
+        logits = self.D(shown, c, variance)
+        real, fake = logits.chunk(2)
         loss = self._objective.loss_d(real, fake)
-        if penalise:
+        if due and (penalties.r1_gamma or penalties.r2_gamma):
             # Each half is averaged over its own images, and the step stands for `every` steps.
             weight = 2.0 * penalties.every
-            gamma = x.new_tensor([penalties.r1_gamma, penalties.r2_gamma]).repeat_interleave(
-                torch.tensor([len(real), len(fake)], device=x.device)
-            )
+            gamma = x.new_tensor([penalties.r1_gamma, penalties.r2_gamma])
+            gamma = gamma.repeat_interleave(len(real))
             loss = loss + weight * gradient_penalty(logits, x, gamma)
+        if due and penalties.gp_weight:
+            weight = penalties.gp_weight * penalties.every
+            loss = loss + weight * self._penalty_between(shown, c, variance, step)
+        if penalties.lecam_weight:
+            loss = loss + penalties.lecam_weight * lecam(real, fake, self._logit_means)
 
         self._adam_d.zero_grad()
         loss.backward()
-        self._adam_d.tail[0] = self._objective.sureness(real.detach(), fake.detach())
+        real, fake = real.detach(), fake.detach()
+        sureness = self._adam_d.tail[0]
+        means, norms = self._adam_d.tail[1:].split([2, self._norms_d.size])
+        sureness.copy_(self._objective.sureness(real, fake))
+        means.copy_(torch.stack([real.mean(), fake.mean()]))
+        self._norms_d.write(norms)
         self._adam_d.step(progress)
-        self._augmentation.adapt(self._adam_d.tail[0], self.config.num_fakes)
-        self._sums[0] += loss.detach()
-        return real.detach(), fake.detach()
+        self._norms_d.update(norms)
+        self._augmentation.adapt(sureness, self.config.num_fakes)
+        self._logit_means.lerp_(means, LECAM_MOMENTUM)
+        self._sums[0] += loss.detach() / self.config.num_d_steps
+        return real, fake
+
+    def _penalty_between(
+        self, shown: Tensor, c: Tensor | None, variance: Tensor | None, step: int
+    ) -> Tensor:
+        """The one-centred penalty on points between the reals and the fakes that D was shown; each
+        is of its real's class."""
+        n = self.config.num_fakes
+        t = self._counters.uniform(Purpose.INTERPOLATION, step, n // self.config.discriminator.pac)
+        real, fake = shown.detach().chunk(2)
+        points = interpolated(real, fake, t).requires_grad_()
+        draw_dropout(self.D, self._counters, step, n=n, parts=(INTERPOLATES,))
+        if variance is not None:
+            variance = interpolated(variance[: len(real)], variance[len(real) :], t)
+        logits = self.D(points, None if c is None else c[: len(real)], variance)
+        return one_centred_penalty(logits, points)
 
     def _train_g(
         self,
@@ -224,7 +257,9 @@ class Gan:
         )
         flipped = None
         if self.config.label_flip:
-            draws = self._counters.uniform(Purpose.LABEL_FLIPS, step, n)
+            draws = self._counters.uniform(
+                Purpose.LABEL_FLIPS, step, n // self.config.discriminator.pac
+            )
             flipped = (draws < self.config.label_flip).float()
         shown = self._augmentation(generated, step, n=n, parts=(NEW_FAKES,))
         loss = self._objective.loss_g(real, self.D(shown, c, given), flipped)
@@ -241,23 +276,25 @@ class Gan:
         self._norms_g.update(self._adam_g.tail)
         return loss.detach()
 
-    def _reals(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This rank's reals of a step, in [-1, 1], and their classes."""
-        indices = self._sampler.indices(step, self.config.num_fakes)
-        mine = torch.from_numpy(indices[self._ranks.slice(len(indices))]).to(self._ranks.device)
-        labels = self._labels[mine] if self._labels is not None else None
-        return to_float(self._images[mine]), labels
-
-    def _classes(self, step: int, n: int) -> Tensor | None:
-        if not self._num_classes:
-            return None
-        return self._counters.integers(Purpose.CLASSES, step, self._num_classes, n)
+    def _generated(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """This rank's new images for a step of D, and their classes. G trains on the last of a
+        round only."""
+        n = self.config.num_generated
+        z = self._counters.normal(Purpose.LATENTS, step, n, self.config.generator.z_dim)
+        c = (
+            self._counters.integers(Purpose.CLASSES, step, self._num_classes, n)
+            if self._num_classes
+            else None
+        )
+        with torch.set_grad_enabled((step + 1) % self.config.num_d_steps == 0):
+            return self.G(z, c), c
 
     def _fakes(self, images: Tensor, c: Tensor | None, variance: Tensor, step: int) -> Fakes:
         n = len(images)
         labels = c if c is not None else torch.zeros(n, dtype=torch.int64, device=images.device)
         pixels = images.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-        new = Fakes(pixels, labels, torch.full_like(labels, step), variance.repeat(n))
+        born = torch.full_like(labels, step // self.config.num_d_steps)
+        new = Fakes(pixels, labels, born, variance.repeat(n))
         if self.replay is None:
             return new
         return self.replay.add(Fakes(*(t[self._kept_new] for t in vars(new).values())), step)
@@ -280,11 +317,6 @@ class Gan:
             [loss_g, real.mean(), fake.mean(), accuracy, variance.detach(), torch.ones_like(loss_g)]
         )
         self._sums[1:] += rest
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 [n, C, H, W] to float32 in [-1, 1], channels last."""
-    return images.to(memory_format=torch.channels_last).float().div_(127.5).sub_(1.0)
 
 
 def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

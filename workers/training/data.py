@@ -68,16 +68,21 @@ class Sampler:
     workers. The last batch of an epoch goes on into the next.
     """
 
-    def __init__(self, num_images: int, seed: int) -> None:
+    def __init__(self, num_images: int, seed: int, stream: int = 0) -> None:
+        """Orders of different `stream` have nothing to do with each other."""
         self._num_images = num_images
         self._seed = seed
+        self._stream = stream
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
     def indices(self, step: int, batch: int) -> NDArray[np.int64]:
         """The images of one step: int64 [batch]."""
-        parts = []
-        position, end = step * batch, (step + 1) * batch
+        return self.between(step * batch, (step + 1) * batch)
+
+    def between(self, position: int, end: int) -> NDArray[np.int64]:
+        """The images from one position to another: int64 [end - position]."""
+        parts = [np.empty(0, np.int64)]
         while position < end:
             epoch, start = divmod(position, self._num_images)
             stop = min(self._num_images, start + end - position)
@@ -89,7 +94,34 @@ class Sampler:
         if epoch != self._epoch:
             # Sorting raw Philox words, not Generator.permutation: numpy promises that the words
             # stay the same in later releases, so a run can be resumed under one.
-            stream = philox((self._seed, Purpose.DATA_ORDER), (epoch, 0)).bit_generator
+            stream = philox((self._seed, Purpose.DATA_ORDER), (epoch, self._stream)).bit_generator
             self._order = np.argsort(stream.random_raw(self._num_images), kind="stable")
             self._epoch = epoch
         return self._order
+
+
+class BalancedSampler:
+    """The order of the images when the classes take turns, so that each is seen equally often.
+
+    A class's own images follow each other as in `Sampler`: a rare class begins its next epoch
+    sooner. The position alone decides here, too.
+    """
+
+    def __init__(self, labels: Tensor, seed: int) -> None:
+        """labels int64 [N]; a class without images has no turn."""
+        self._members = [(labels == c).nonzero()[:, 0].numpy() for c in labels.unique()]
+        self._samplers = [
+            Sampler(len(members), seed, stream=turn + 1)
+            for turn, members in enumerate(self._members)
+        ]
+
+    def indices(self, step: int, batch: int) -> NDArray[np.int64]:
+        """The images of one step: int64 [batch]."""
+        start, end = step * batch, (step + 1) * batch
+        turns = len(self._members)
+        images = np.empty(batch, np.int64)
+        for turn, (members, sampler) in enumerate(zip(self._members, self._samplers, strict=True)):
+            # How often this class had its turn before `start`, and before `end`.
+            first, last = (-((turn - position) // turns) for position in (start, end))
+            images[first * turns + turn - start :: turns] = members[sampler.between(first, last)]
+        return images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shared.networks.layers import BatchNorm
+from shared.networks.layers import GroupwiseNorm
 
 
 class NormStatistics:
@@ -13,7 +13,7 @@ class NormStatistics:
     that they can be averaged over the ranks together with something else."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+        self._norms = [module for module in network.modules() if isinstance(module, GroupwiseNorm)]
         self._sizes = [norm.statistics.numel() for norm in self._norms]
         self.size = sum(self._sizes)
 

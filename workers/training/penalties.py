@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from shared.networks.layers import BatchNorm
+from shared.networks.layers import GroupwiseNorm
 
 LECAM_MOMENTUM = 0.01
 """How far each step moves the means that LeCam remembers (a decay of 0.99, Tseng 2021)."""
@@ -42,10 +42,10 @@ def _squared_gradients(logits: Tensor, images: Tensor) -> Tensor:
 
 
 def interpolated(real: Tensor, fake: Tensor, t: Tensor) -> Tensor:
-    """Points on the lines from real to fake images [n * pac, C, H, W], one t in [0, 1) for each of
-    the n packs (Gulrajani 2017, algorithm 1)."""
-    share = t.repeat_interleave(len(real) // len(t))[:, None, None, None]
-    return torch.lerp(real, fake, share)
+    """Points between what is real and what is fake, both [n * pac, ...], with one t in [0, 1) for
+    each of n packs (Gulrajani 2017, algorithm 1)."""
+    share = t.repeat_interleave(len(real) // len(t))
+    return torch.lerp(real, fake, share.view(-1, *[1] * (real.dim() - 1)))
 
 
 def lecam(real: Tensor, fake: Tensor, means: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def lecam(real: Tensor, fake: Tensor, means: Tensor) -> Tensor:
 
 def matrices(network: nn.Module) -> list[Tensor]:
     """The weights of a network's layers; not the tables of its norms and embeddings."""
-    tables = (nn.Embedding, BatchNorm)
+    tables = (nn.Embedding, GroupwiseNorm)
     return [
         parameter
         for module in network.modules()
