@@ -84,10 +84,21 @@ class CollapseConfig(Frozen):
     ill."""
 
 
+class ScoreConfig(Frozen):
+    """The score of a run while it goes on: at each checkpoint G_ema's Frechet distance from the
+    training pictures, in the features of the dataset's yardstick, which its first use trains. The
+    best checkpoint is kept and published."""
+
+    n: int = Field(0, ge=0, le=100_000)
+    """Pictures behind a score; 0: no scores, and the last state is published."""
+    max_distance: float | None = Field(None, gt=0)
+    """Nothing is published whose score is above it."""
+
+
 Change = Literal["rates", "penalties", "afresh"]
-LADDER: tuple[Change, ...] = ("rates", "penalties", "rates")
-"""What is changed after the first collapse, the second ...; before them `afresh`, for a run that
-was never healthy: there is nothing to go back to."""
+LADDER: tuple[Change, ...] = ("rates", "penalties", "afresh")
+"""What is changed after the first collapse, the second, the third. A run that was never healthy has
+nothing to go back to: it starts afresh first."""
 
 
 class BootstrapConfig(Frozen):
@@ -146,6 +157,7 @@ class GanConfig(Frozen):
     """Length of the run in thousands of real images seen."""
     seed: int = Field(0, ge=0, lt=2**32)
     collapse: CollapseConfig = CollapseConfig()
+    score: ScoreConfig = ScoreConfig()
     changes: list[Change] = Field(default_factory=list)
     """What recoveries have changed; after each, draws come from numbers of their own."""
     report_every_s: float = Field(1.0, gt=0)

@@ -20,6 +20,14 @@ from shared.storage import documents, keys
 from shared.storage.objects import ObjectStore
 
 
+class Best(BaseModel):
+    """The checkpoint with the lowest score so far, by its manifest."""
+
+    checkpoint_key: str
+    manifest_sha256: str
+    score: float
+
+
 class Head(BaseModel):
     """The newest attempt and the newest committed checkpoint, which an earlier one may have made.
 
@@ -30,6 +38,8 @@ class Head(BaseModel):
     checkpoint_key: str | None = None
     manifest_sha256: str | None = None
     kimg: float = 0.0
+    best: Best | None = None
+    """Only of a run whose checkpoints are scored."""
 
 
 class RunResult(BaseModel):

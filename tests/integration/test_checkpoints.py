@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from shared.errors import CorruptObject, StaleToken
+from shared.errors import CorruptObject, NotFound, StaleToken
 from shared.ids import new_job_id
 from shared.storage.objects import ObjectStore
 from shared.storage.runs import RunStore
 from tests.training import tiny, train_steps
-from workers.training.checkpoints import CheckpointStore
+from workers.training.checkpoints import CheckpointManifest, CheckpointStore
 from workers.training.loop import Checkpoint
 
 
@@ -136,3 +138,44 @@ def test_each_checkpoint_names_its_parent_and_its_repository(
     assert sum(manifest.replay.ages.values()) == 200
     assert manifest.replay.ages[0] == 100
     assert object_store.get(manifest.replay.picture_key)[:4] == b"RIFF"
+
+
+def test_the_best_by_score_is_kept_beside_the_newest_two(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    scores = [3.0, 1.0, 2.0, 5.0, 4.0, 0.5]
+    saver = saved(object_store, [])
+    manifests = [
+        saver.save(replace(checkpoints[0], step=i, kimg=float(i), score=score))
+        for i, score in enumerate(scores, start=1)
+    ]
+    best = saver.load_best()
+    assert best is not None
+    assert (best.kimg, best.score) == (6.0, 0.5)
+
+    def whole(manifest: CheckpointManifest) -> bool:
+        try:
+            object_store.stat(manifest.networks.key)
+        except NotFound:
+            return False
+        return True
+
+    # Number 2 was the best until 6 came; 5 and 6 are the newest.
+    assert [whole(m) for m in manifests] == [False, False, False, False, True, True]
+    saver.save(replace(checkpoints[0], step=7, kimg=7.0, score=9.0))
+    saver.save(replace(checkpoints[0], step=8, kimg=8.0, score=9.0))
+    assert whole(manifests[5])
+    assert not whole(manifests[4])
+    unscored = saved(object_store, checkpoints[:1])
+    assert unscored.load_best() is None
+
+
+def test_the_same_place_after_a_recovery_is_another_checkpoint(
+    object_store: ObjectStore, checkpoints: list[Checkpoint]
+) -> None:
+    saver = saved(object_store, checkpoints[:1])
+    again = replace(checkpoints[0], changes=["rates"], lowest={"mean_distance": 0.1})
+    saver.save(again)
+    loaded = saver.load_newest()
+    assert loaded is not None
+    assert (loaded.changes, loaded.lowest) == (["rates"], {"mean_distance": 0.1})

@@ -16,7 +16,7 @@ from shared.queue.jobs import JobQueue
 from shared.schemas.datasets import DatasetManifest, Shard
 from shared.schemas.jobs import JobKind, JobSubmission, Outcome
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
-from shared.schemas.recipes import GeneratorConfig
+from shared.schemas.networks import GeneratorConfig
 from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore

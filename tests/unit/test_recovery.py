@@ -149,7 +149,7 @@ def test_after_the_last_rung_it_stops_and_names_the_newest_healthy_state() -> No
     born, _, hopeless = run(nowhere)
     assert hopeless is not None
     assert hopeless.healthy is None
-    assert born[-1].config.changes == ["afresh", *LADDER]
+    assert born[-1].config.changes == ["afresh", "rates", "penalties"]
 
 
 def test_a_resume_goes_on_with_what_was_changed() -> None:

@@ -6,6 +6,7 @@ one network's features and 50,000 pictures. Say n and the network with every num
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,16 +16,38 @@ CHUNK = 1024
 """Rows of a distance matrix that are held at once: 40 MB for 10,000 columns."""
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Mean [d] and covariance [d, d] of a set, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> Moments:
+        """Of features [n, d]; of a set of which they are a part, where `total` adds up the sums of
+        all parts."""
+        x = features.double()
+        sums = total(torch.cat([x.new_full((1,), len(x)), x.sum(0), (x.T @ x).flatten()]))
+        n, d = sums[0], x.shape[1]
+        mean = sums[1 : d + 1] / n
+        squares = sums[d + 1 :].view(d, d)
+        return cls(mean, (squares - n * torch.outer(mean, mean)) / (n - 1))
+
+
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
-    """Squared Frechet distance of the Gaussians with the sets' means and covariances (Heusel 2017,
-    section 2). 0 for equal sets; n pictures of one distribution are about d^2 / n apart."""
-    mean_r, covariance_r = _moments(real)
-    mean_f, covariance_f = _moments(fake)
-    values, vectors = torch.linalg.eigh(covariance_r)
+    """`frechet_of` the moments of two sets of features. n pictures of one distribution are about
+    d^2 / n apart."""
+    return frechet_of(Moments.of(real), Moments.of(fake))
+
+
+def frechet_of(real: Moments, fake: Moments) -> float:
+    """Squared Frechet distance of the Gaussians with these moments (Heusel 2017, section 2)."""
+    values, vectors = torch.linalg.eigh(real.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariance_f @ root).clamp(min=0).sqrt().sum()
-    apart = (mean_r - mean_f).square().sum()
-    distance = apart + covariance_r.trace() + covariance_f.trace() - 2 * cross
+    cross = torch.linalg.eigvalsh(root @ fake.covariance @ root).clamp(min=0).sqrt().sum()
+    apart = (real.mean - fake.mean).square().sum()
+    distance = apart + real.covariance.trace() + fake.covariance.trace() - 2 * cross
     return max(float(distance), 0.0)
 
 
@@ -73,11 +96,6 @@ def manifolds(real: Tensor, fake: Tensor, *, k: int = 5) -> Manifolds:
 def nearest_distances(of: Tensor, among: Tensor) -> Tensor:
     """The distance of each row of `of` [n, d] to the nearest row of `among` [m, d]: float [n]."""
     return torch.cat([torch.cdist(rows, among).amin(1) for rows in of.split(CHUNK)])
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    x = features.double()
-    return x.mean(0), torch.cov(x.T)
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> float:

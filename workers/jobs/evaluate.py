@@ -9,16 +9,13 @@ Everything is drawn from the spec's seed: the same job gives the same scores.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from shared import clock
-from shared.errors import InvalidInput, NotFound, PreconditionFailed
+from shared.errors import InvalidInput
 from shared.networks import snapshot
 from shared.networks.generators import Generator
 from shared.networks.sampling import sample
@@ -27,25 +24,18 @@ from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, Progress
 from shared.schemas.scores import Evaluation, YardstickCard
 from shared.schemas.specs import EvaluateSpec
-from shared.storage import datasets, keys
+from shared.storage import datasets
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
 from workers.evaluation.measures import NUM_NEIGHBOURS
 from workers.evaluation.scoring import classification_accuracy, scores_of
-from workers.evaluation.yardstick import (
-    VERSION,
-    Yardstick,
-    accuracy,
-    build_yardstick,
-    num_steps,
-    train_yardstick,
-)
+from workers.evaluation.yardstick import accuracy, num_steps, train_yardstick
 from workers.jobs.context import AttemptContext, End
+from workers.jobs.yardsticks import YARDSTICK_SEED, find_yardstick
 from workers.training import data
 from workers.training.data import Sampler, TrainingData
 from workers.training.loop import deterministic_cpu
 
-YARDSTICK_SEED = 0
 DRAWN_AT_ONCE = 250
 MAX_LEARNED = 60_000
 """Pictures that the classifier of `classification_accuracy` learns from, at most."""
@@ -136,25 +126,6 @@ def run(context: AttemptContext) -> End:
             "scores": {key: score.model_dump() for key, score in scores.items()},
         },
     )
-
-
-def find_yardstick(
-    store: ObjectStore, of: DatasetManifest, images: TrainingData, on_step: Callable[[], None]
-) -> tuple[Yardstick, str]:
-    """The yardstick of a dataset's version and the digest of its weights (hex); trained on its
-    first use, then kept in the store, so that all scores on the version compare."""
-    key = keys.dataset_yardstick(of.name, of.version, f"v{VERSION}-s{YARDSTICK_SEED}")
-    try:
-        weights = store.get(key)
-    except NotFound:
-        trained = train_yardstick(images, of.num_classes, seed=YARDSTICK_SEED, on_step=on_step)
-        with suppress(PreconditionFailed):  # another job was faster: its weights hold
-            store.put_if_absent(key, snapshot.to_bytes(trained))
-        weights = store.get(key)
-    yardstick = build_yardstick(size=of.size, channels=of.channels, num_classes=of.num_classes)
-    yardstick.load_state_dict(safetensors.torch.load(weights))
-    yardstick.eval().requires_grad_(False)
-    return yardstick, hashlib.sha256(weights).hexdigest()
 
 
 def draw(

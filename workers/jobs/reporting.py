@@ -121,7 +121,8 @@ class RunReporter:
                 "key": self._checkpoints.manifest_key(manifest),
                 "bytes": manifest.networks.bytes + manifest.optimizers.bytes,
                 "seconds": round(time.monotonic() - started, 3),
-            },
+            }
+            | ({} if manifest.score is None else {"frechet_distance": round(manifest.score, 4)}),
         )
 
     def _patiently(self, write: Callable[[], Written]) -> Written:

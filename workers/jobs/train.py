@@ -29,11 +29,14 @@ from shared.settings import settings
 from shared.storage import datasets, documents
 from shared.storage.registry import Registry
 from shared.storage.runs import RunResult
+from workers.evaluation.progress import ProgressScore
 from workers.jobs.context import AttemptContext, End, StopReason, outcome_of
 from workers.jobs.reporting import RunReporter
+from workers.jobs.yardsticks import find_yardstick
 from workers.recipes.gan import GRID_COLUMNS, Gan
 from workers.training import data
 from workers.training.checkpoints import CheckpointStore
+from workers.training.data import TrainingData
 from workers.training.loop import deterministic_cpu
 from workers.training.ranks import Ranks
 from workers.training.recovery import Hopeless, train_and_recover
@@ -84,7 +87,12 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
 
     try:
         recipe, complete = train_and_recover(
-            make, ranks, start=checkpoint, should_stop=should_stop, report=reporter
+            make,
+            ranks,
+            start=checkpoint,
+            should_stop=should_stop,
+            report=reporter,
+            score=_score(context, config, dataset, pictures, ranks),
         )
     except Hopeless as hopeless:
         collapsed = hopeless
@@ -98,7 +106,20 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
         return _rescued(context, spec, dataset, make, collapsed)
     if not complete:
         return End(outcome_of(reason))
-    card = _publish(context, spec, dataset, recipe, metrics=reporter.latest)
+    metrics, kimg = reporter.latest, config.kimg
+    if best := checkpoints.load_best():
+        assert best.score is not None
+        limit = config.score.max_distance
+        if limit is not None and best.score > limit:
+            return End(
+                Outcome.FAILED,
+                error=f"the best state, at {best.kimg:.1f} kimg, has a Frechet distance of "
+                f"{best.score:.3g}, above score.max_distance {limit:g}: nothing is published",
+            )
+        recipe = make(best.changes)
+        recipe.load_state(best.networks, best.optimizers, best.replay)
+        metrics, kimg = metrics | {"frechet_distance": best.score}, best.kimg
+    card = _publish(context, spec, dataset, recipe, kimg=kimg, metrics=metrics)
     held = context.runs.write_result(
         context.job.id,
         RunResult(
@@ -128,6 +149,22 @@ def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
     )
 
 
+def _score(
+    context: AttemptContext,
+    config: GanConfig,
+    dataset: DatasetManifest,
+    pictures: TrainingData,
+    ranks: Ranks,
+) -> Callable[[Gan], float] | None:
+    """What measures the run's states, if that is asked for."""
+    if not config.score.n:
+        return None
+    log.info("finding the yardstick of the dataset; its first use trains it")
+    yardstick, _ = find_yardstick(context.store, dataset, pictures, context.check_stop)
+    score = ProgressScore(pictures, yardstick, n=config.score.n, seed=config.seed, ranks=ranks)
+    return lambda recipe: score(recipe.G_ema)
+
+
 def _rescued(
     context: AttemptContext,
     spec: TrainSpec,
@@ -141,7 +178,7 @@ def _rescued(
         return End(Outcome.FAILED, error=f"{collapsed}; it never was healthy, nothing is published")
     recipe = make(healthy.changes)
     recipe.load_state(healthy.networks, healthy.optimizers, healthy.replay)
-    card = _publish(context, spec, dataset, recipe, metrics={}, rescued_at_kimg=healthy.kimg)
+    card = _publish(context, spec, dataset, recipe, kimg=healthy.kimg, metrics={}, rescued=True)
     return End(
         Outcome.FAILED,
         error=f"{collapsed}; its healthy state of {healthy.kimg:.1f} kimg is published as "
@@ -155,8 +192,9 @@ def _publish(
     dataset: DatasetManifest,
     recipe: Gan,
     *,
+    kimg: float,
     metrics: dict[str, float],
-    rescued_at_kimg: float | None = None,
+    rescued: bool = False,
 ) -> ModelCard:
     """Publish G_ema as the next version of the model."""
     config = recipe.config
@@ -176,8 +214,8 @@ def _publish(
             preset=config.preset,
             dataset=dataset.name,
             dataset_version=dataset.version,
-            kimg=config.kimg if rescued_at_kimg is None else rescued_at_kimg,
-            rescued=rescued_at_kimg is not None,
+            kimg=kimg,
+            rescued=rescued,
             seed=config.seed,
             tasks=description.tasks,
             class_names=description.class_names,

@@ -2,8 +2,8 @@
 
 Order of a save: the blobs, then the manifest that names them with sizes and digests, then HEAD.
 What HEAD does not name does not exist, and what does not match its digest is not loaded: then the
-parent manifest is tried. Of a run's checkpoints the newest two keep their tensors, all keep their
-manifest and picture. Tensors are safetensors, the rest is JSON.
+parent manifest is tried. Of a run's checkpoints the newest two and the best by score keep their
+tensors, all keep their manifest and picture. Tensors are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shared.schemas.recipes import Change
 from shared.schemas.replays import ReplayManifest, ReplayShard
 from shared.storage import documents, keys
 from shared.storage.objects import ObjectStore
-from shared.storage.runs import Head, RunStore
+from shared.storage.runs import Best, Head, RunStore
 from workers.training.loop import Checkpoint
 from workers.training.replay import Fakes, ages
 
@@ -57,6 +57,8 @@ class CheckpointManifest(BaseModel):
     """What recoveries from a collapse had changed in the configuration by then."""
     lowest: dict[str, float] = Field(default_factory=dict)
     """What the watch for collapse remembered."""
+    score: float | None = None
+    """Frechet distance from the training pictures, where it was measured."""
     parent: str | None
     """Key of the manifest of the checkpoint before this one."""
     created_at: datetime
@@ -95,34 +97,44 @@ class CheckpointStore:
             replay=self._put_replay(checkpoint) if checkpoint.replay else None,
             changes=checkpoint.changes,
             lowest=checkpoint.lowest,
+            score=checkpoint.score,
             parent=parent,
             created_at=clock.now(),
         )
         body = documents.dump(manifest)
         self._store.put(key, body, content_type="application/json")
+        digest = hashlib.sha256(body).hexdigest()
+        was_best = head.best if head else None
+        best = was_best
+        if manifest.score is not None and (best is None or manifest.score < best.score):
+            best = Best(checkpoint_key=key, manifest_sha256=digest, score=manifest.score)
         self._runs.commit_head(
             self.job_id,
             Head(
                 token=self._attempt,
                 checkpoint_key=key,
-                manifest_sha256=hashlib.sha256(body).hexdigest(),
+                manifest_sha256=digest,
                 kimg=checkpoint.kimg,
+                best=best,
             ),
         )
         if parent:
-            self._free_before(parent)
+            self._free(parent, best, was_best)
         return manifest
 
-    def _free_before(self, key: str) -> None:
-        """Delete the tensors of the checkpoint before the one whose manifest lies at `key`."""
+    def _free(self, parent: str, best: Best | None, was_best: Best | None) -> None:
+        """Delete the tensors that a commit has left behind: of the checkpoint before the parent,
+        and of the one that was best before, unless they are the best."""
         try:
-            older = documents.read(self._store, CheckpointManifest, key).parent
-            if older is None:
-                return
-            manifest = documents.read(self._store, CheckpointManifest, older)
+            old = {documents.read(self._store, CheckpointManifest, parent).parent}
+            old |= {was_best.checkpoint_key} if was_best else set()
+            for key in old - {None, parent, best.checkpoint_key if best else None}:
+                assert key is not None
+                self._delete_tensors(documents.read(self._store, CheckpointManifest, key))
         except (CorruptObject, NotFound) as error:  # damaged: nothing is freed
             log.warning("an old checkpoint cannot be freed", error=str(error))
-            return
+
+    def _delete_tensors(self, manifest: CheckpointManifest) -> None:
         blobs: list[Blob | ReplayShard] = [manifest.networks, manifest.optimizers]
         for blob in blobs + list(manifest.replay.shards if manifest.replay else []):
             self._store.delete(blob.key)
@@ -155,6 +167,18 @@ class CheckpointStore:
                 log.error("a checkpoint is damaged: taking the one before", error=str(error))
                 manifest = documents.read(self._store, CheckpointManifest, manifest.parent)
 
+    def load_best(self) -> Checkpoint | None:
+        """The checkpoint with the lowest score; None where none was scored.
+
+        Raises CorruptObject.
+        """
+        head = self._runs.head(self.job_id)
+        if head is None or head.best is None:
+            return None
+        key = head.best.checkpoint_key
+        body = self._store.get_verified(key, sha256=head.best.manifest_sha256)
+        return self._load(documents.parse(CheckpointManifest, body, key))
+
     def _load(self, manifest: CheckpointManifest) -> Checkpoint:
         return Checkpoint(
             step=manifest.step,
@@ -164,6 +188,7 @@ class CheckpointStore:
             replay=self._get_replay(manifest.replay) if manifest.replay else None,
             changes=manifest.changes,
             lowest=manifest.lowest,
+            score=manifest.score,
             final=False,
         )
 

@@ -93,6 +93,8 @@ class Checkpoint:
     """What recoveries have changed in the configuration so far."""
     lowest: dict[str, float]
     """What the watch for collapse remembers (collapse.CollapseWatch)."""
+    score: float | None
+    """How far its pictures are from the real ones, where that is measured."""
     final: bool
 
 
@@ -133,13 +135,14 @@ def train(
     should_stop: Callable[[], bool],
     report: Report,
     keep: Callable[[Checkpoint], None] | None = None,
+    score: Callable[[], float] | None = None,
 ) -> bool:
     """Train from `start_step` to the end of the run, or until asked to stop. `lowest` comes from
     the checkpoint that the run goes on from.
 
     `should_stop` and the clock are asked on the first rank only, and its answer holds for all.
     `report` is called on the first rank only and must return at once. `keep` gets, on every rank,
-    each state to go back to.
+    each state to go back to. `score` measures a state before it is saved, on every rank.
 
     Returns True when the run is complete, False when it was stopped. In both cases a final
     checkpoint was reported, unless there was no step to save: a new start makes the same. With
@@ -159,6 +162,7 @@ def train(
     def save(*, final: bool) -> None:
         if keep and not watch.healthy:
             return
+        scored = score() if score and verdict != STOP else None
         replay = recipe.replay.state() if recipe.replay else None
         if ranks.is_first or keep:
             checkpoint = Checkpoint(
@@ -169,6 +173,7 @@ def train(
                 replay=replay,
                 changes=config.changes,
                 lowest=watch.lowest,
+                score=scored,
                 final=final,
             )
             if keep:

@@ -9,6 +9,7 @@ By what a run is judged lies in collapse.py; what is changed, in the recipe's co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from shared.errors import TrainingFailed
@@ -44,17 +45,19 @@ def train_and_recover(
     start: Checkpoint | None,
     should_stop: Callable[[], bool],
     report: Report,
+    score: Callable[[R], float] | None = None,
 ) -> tuple[R, bool]:
     """Train from `start` (None: from nothing) as `loop.train` does; returns the recipe that was
     trained last, and whether the run is complete.
 
-    `make` builds the recipe with these changes; `should_stop` and `report` as in `train`.
+    `make` builds the recipe with these changes; the others are as in `train`.
 
     Raises:
         Hopeless: the ladder's last rung did not hold either.
     """
     changes = list(start.changes) if start else []
     healthy = [start] if start else []
+    newest = start
 
     def keep(state: Checkpoint) -> None:
         healthy.append(state)
@@ -75,11 +78,16 @@ def train_and_recover(
                 should_stop=should_stop,
                 report=report,
                 keep=keep if recipe.config.collapse.action == "recover" else None,
+                score=partial(score, recipe) if score else None,
             )
         except Collapsed as collapsed:
+            if healthy:
+                newest = healthy[-1]
             if len(healthy) > 1 and healthy[-1] is restored:
                 healthy.pop()  # it did not hold
             change = _next(changes, was_healthy=bool(healthy))
+            if change == "afresh":
+                healthy.clear()
             if change is None:
                 action = "stopped: nothing is left to try"
             else:
@@ -88,7 +96,7 @@ def train_and_recover(
             if ranks.is_first:
                 report(Collapse(collapsed.kimg, collapsed.alarms, collapsed.signs, action))
             if change is None:
-                raise Hopeless(str(collapsed), healthy[-1] if healthy else None) from collapsed
+                raise Hopeless(str(collapsed), newest) from collapsed
             changes.append(change)
         else:
             return recipe, complete
@@ -96,7 +104,5 @@ def train_and_recover(
 
 def _next(changes: Sequence[Change], *, was_healthy: bool) -> Change | None:
     """What to change next; None when the ladder has no rung left."""
-    if not was_healthy and "afresh" not in changes:
-        return "afresh"
-    rung = sum(change != "afresh" for change in changes)
-    return LADDER[rung] if rung < len(LADDER) else None
+    left = [change for change in LADDER if change not in changes]
+    return "afresh" if "afresh" in left and not was_healthy else next(iter(left), None)
