@@ -18,7 +18,7 @@ SMALL = GeneratorConfig(size=16, width=8, z_dim=16, num_classes=len(CLASS_NAMES)
 BENCH = GeneratorConfig(size=32, channels=1, num_classes=10)
 
 
-UNTRAINED = {"norms", "narrow"}
+UNTRAINED = {"norms", "narrow", "gamma"}
 """Parts that begin the same for each class, or at 0: untrained they would do nothing."""
 
 

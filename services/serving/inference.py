@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks.layers import BatchNorm
+from shared.networks.spectral import fold_spectral_norms
 
 MIN_LINEAR_ROWS = 4
 MIN_CONVOLUTION_ROWS = 2
@@ -24,6 +25,7 @@ def specialise(network: nn.Module) -> None:
     Measured on one thread with AVX-512, pictures of 32 px: 64 take 4.9 to 5.8 ms instead of 6.9, 8
     take 1.0 instead of 1.2, one alone takes 0.6 as before.
     """
+    fold_spectral_norms(network)
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             match child:

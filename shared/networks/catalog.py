@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from shared.networks.biggan import BigGANDiscriminator, BigGANGenerator
 from shared.networks.discriminators import DCGANDiscriminator, Discriminator
 from shared.networks.generators import DCGANGenerator, Generator
 from shared.networks.residual import ResidualDiscriminator, ResidualGenerator
@@ -19,10 +20,12 @@ from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 GENERATORS: dict[str, Callable[[GeneratorConfig], Generator]] = {
     "dcgan": DCGANGenerator,
     "residual": ResidualGenerator,
+    "biggan": BigGANGenerator,
 }
 DISCRIMINATORS: dict[str, Callable[[DiscriminatorConfig], Discriminator]] = {
     "dcgan": DCGANDiscriminator,
     "residual": ResidualDiscriminator,
+    "biggan": BigGANDiscriminator,
 }
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
 
-class SpectralNorm(nn.Module):
-    """A weight [out, ...] divided by its largest singular value (Miyato 2018, algorithm 1).
+class Spectral(nn.Module):
+    """A layer whose weight [out, ...] is divided by its largest singular value (Miyato 2018,
+    algorithm 1).
 
     The value comes from one power iteration for each pass in training, from where the last one
     stopped: the vector `u` [out] is part of the network's state. In eval mode the iteration is made
@@ -18,29 +19,42 @@ class SpectralNorm(nn.Module):
 
     u: Tensor
 
-    def __init__(self, out: int) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
         super().__init__()
-        self.register_buffer("u", F.normalize(torch.randn(out), dim=0))
+        self.layer = layer
+        self.register_buffer("u", F.normalize(torch.randn(len(layer.weight)), dim=0))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        matrix = weight.flatten(1)
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer makes of x with its normalised weight."""
+        y: Tensor = functional_call(self.layer, {"weight": self._weight()}, (x,))
+        return y
+
+    def folded(self) -> nn.Module:
+        """The layer itself, its weight replaced by the normalised one."""
+        self.layer.weight.data = self._weight().detach()
+        return self.layer
+
+    def _weight(self) -> Tensor:
+        matrix = self.layer.weight.flatten(1)
         with torch.no_grad():
             v = F.normalize(matrix.T @ self.u, dim=0)
             u = F.normalize(matrix @ v, dim=0)
             if self.training:
                 self.u.copy_(u)
-        return weight / (u @ matrix @ v)
+        return self.layer.weight / (u @ matrix @ v)
 
 
 def normalise_spectrally(network: nn.Module) -> None:
-    """Give each convolution, linear layer and embedding of a network a spectral norm."""
-    for module in list(network.modules()):
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
-            parametrize.register_parametrization(module, "weight", SpectralNorm(len(module.weight)))
+    """Make each convolution, linear layer and embedding of a network spectral."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d | nn.Linear | nn.Embedding):
+                setattr(parent, name, Spectral(child))
 
 
 def fold_spectral_norms(network: nn.Module) -> None:
-    """Replace normalised weights by their values: for a network in eval mode that only draws."""
-    for module in list(network.modules()):
-        if parametrize.is_parametrized(module):
-            parametrize.remove_parametrizations(module, "weight")
+    """Undo it, with the weights' present values: for a network in eval mode that only draws."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Spectral):
+                setattr(parent, name, child.folded())

@@ -37,9 +37,19 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Architecture = Literal["dcgan", "residual"]
+Architecture = Literal["dcgan", "residual", "biggan"]
 """`dcgan`: convolutions that halve or double (Radford 2015). `residual`: residual blocks without
-normalisation (R3GAN, Huang 2024)."""
+normalisation (R3GAN, Huang 2024). `biggan`: z in chunks, shared class embedding, spectral norm in G
+(Brock 2018)."""
+
+
+def check_attention(architecture: Architecture, size: int, attention: int) -> None:
+    """Raises ValueError for attention at a side that the networks' maps do not have."""
+    base, doublings = base_and_doublings(size)
+    sides = [base * 2**k for k in range(1, doublings)] if architecture == "biggan" else []
+    if attention and attention not in sides:
+        there = ", ".join(map(str, sides)) or "none"
+        raise ValueError(f"attention {attention} is no side of {architecture}; there are: {there}")
 
 
 class GeneratorConfig(Frozen):
@@ -57,12 +67,14 @@ class GeneratorConfig(Frozen):
     width: int = Field(16, ge=4, le=512)
     max_width: int = Field(512, ge=4, le=2048)
     num_classes: int = Field(0, ge=0, le=10_000)
-    """With classes, dcgan scales and shifts what is normalised per class (conditional batch norm);
-    residual has them embedded beside z."""
+    """With classes, dcgan and biggan scale and shift what is normalised per class (conditional
+    batch norm); residual has them embedded beside z."""
     class_dim: int = Field(64, ge=1, le=1024)
     """Numbers that a class is embedded in, other than in dcgan."""
     norm_group: int = Field(32, ge=2, le=4096)
     """Images per group that batch norm takes its statistics over; a rank holds whole groups."""
+    attention: int = Field(0, ge=0, le=MAX_SIZE)
+    """Side of the map whose places attend to each other (Zhang 2018), biggan only; 0: none."""
     init: Literal["orthogonal", "default", "normal"] = "orthogonal"
     """`normal` is N(0, 0.02), DCGAN's own; `default` is torch's."""
 
@@ -71,11 +83,21 @@ class GeneratorConfig(Frozen):
         """Images that a rank must hold together: whole groups, where there are norms."""
         return 1 if self.architecture == "residual" else self.norm_group
 
+    @model_validator(mode="after")
+    def _consistent(self) -> GeneratorConfig:
+        check_attention(self.architecture, self.size, self.attention)
+        if self.architecture == "biggan":
+            _, doublings = base_and_doublings(self.size)
+            if self.z_dim <= doublings:
+                raise ValueError(f"z_dim {self.z_dim} cannot be cut into {doublings + 1} chunks")
+        return self
+
 
 class DiscriminatorConfig(Frozen):
     """D: picture in, one logit out; a mirror of G.
 
-    With classes the logit is linear(h) + <embedding(c), h> / sqrt(dim) (projection, Miyato 2018).
+    With classes the logit is linear(h) + <embedding(c), h> / sqrt(dim) (projection, Miyato 2018;
+    in biggan without the root).
     """
 
     architecture: Architecture = "dcgan"
@@ -87,7 +109,7 @@ class DiscriminatorConfig(Frozen):
     """Units of the linear layer before the logit; 0 leaves it out."""
     num_classes: int = Field(0, ge=0, le=10_000)
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    """Remedy 1: dropout with this probability after each activation, in residual after each map."""
+    """Remedy 1: dropout with this probability after each activation, else after each map."""
     variance_input: bool = False
     """Remedy 3: the average per-pixel variance of an image's set is a further input."""
     minibatch_std_group: int = Field(0, ge=0, le=64)
@@ -96,6 +118,8 @@ class DiscriminatorConfig(Frozen):
     pac: int = Field(1, ge=1, le=8)
     """Remedy: so many neighbours are stacked in channels and judged by one logit, so that D sees
     when they are alike (PacGAN, Lin 2018). Without classes only: a pack would have to share one."""
+    attention: int = Field(0, ge=0, le=MAX_SIZE)
+    """As in G."""
     norm: Literal["none", "batch", "spectral"] = "none"
     """`batch`: BatchNorm after each convolution but the first (Radford 2015), dcgan only.
     `spectral`: spectral normalisation of all layers (Miyato 2018), not in residual."""
@@ -115,11 +139,13 @@ class DiscriminatorConfig(Frozen):
             raise ValueError(f"pac {self.pac} needs num_classes 0: a pack has no class")
         if self.norm not in NORMS[self.architecture]:
             raise ValueError(f"architecture {self.architecture} has no norm {self.norm}")
+        check_attention(self.architecture, self.size, self.attention)
         return self
 
 
 NORMS: dict[Architecture, set[str]] = {
     "dcgan": {"none", "batch", "spectral"},
     "residual": {"none"},
+    "biggan": {"none", "spectral"},
 }
 """The norms that each D may have."""

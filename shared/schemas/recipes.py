@@ -26,8 +26,8 @@ class OptimizerConfig(Frozen):
 
 
 class PenaltyConfig(Frozen):
-    """What D pays for beside its objective. Gradient penalties come every `every` steps with
-    `every` times the weight (lazily)."""
+    """What D, or where it is said G, pays for beside its objective. Gradient penalties come every
+    `every` steps with `every` times the weight (lazily)."""
 
     r1_gamma: float = Field(0.0, ge=0)
     """Zero-centred, gamma/2 |grad D|^2, on reals (Mescheder 2018)."""
@@ -39,6 +39,9 @@ class PenaltyConfig(Frozen):
     lecam_weight: float = Field(0.0, ge=0)
     """Pulls the logits of reals to the mean of the fakes' so far, and the other way round, for
     small datasets (LeCam, Tseng 2021)."""
+    orthogonal_weight: float = Field(0.0, ge=0)
+    """G pays for rows of its weights that are not orthogonal to each other, so that it bears
+    truncation (Brock 2018, section 3.1, who has 1e-4)."""
 
     @property
     def gradients(self) -> bool:
@@ -153,6 +156,9 @@ class GanConfig(Frozen):
     replay: ReplayConfig = ReplayConfig()
     ema_half_life_kimg: float = Field(11.0, ge=0)
     """Half-life of the moving average of G in kimg; 0: G itself is sampled and published."""
+    standing_batches: int = Field(0, ge=0, le=1000)
+    """Before a grid, and so before it is published, the norms of G_ema take their statistics from
+    so many groups of its own pictures (Brock 2018); 0: their moving average."""
     kimg: float = Field(100.0, gt=0)
     """Length of the run in thousands of real images seen."""
     seed: int = Field(0, ge=0, lt=2**32)
@@ -274,6 +280,10 @@ CLASHES: tuple[tuple[Callable[[GanConfig], object], str], ...] = (
     (
         lambda gan: gan.penalties.gradients and gan.discriminator.norm == "batch",
         "gradient penalties need discriminator.norm none or spectral: batch norm mixes images",
+    ),
+    (
+        lambda gan: gan.standing_batches and gan.generator.architecture == "residual",
+        "standing_batches needs a generator with norms",
     ),
     (
         lambda gan: gan.balanced and not gan.generator.num_classes,

@@ -9,6 +9,7 @@ import torch
 
 from shared.errors import CorruptObject, NotFound, StaleToken
 from shared.ids import new_job_id
+from shared.schemas.presets import PRESETS
 from shared.storage.objects import ObjectStore
 from shared.storage.runs import RunStore
 from tests.training import tiny, train_steps
@@ -53,14 +54,16 @@ def test_the_newest_comes_back_bit_for_bit(
     assert_same(saved(object_store, checkpoints).load_newest(), checkpoints[-1])
 
 
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_run_goes_on_from_the_store_as_from_memory(
-    object_store: ObjectStore, checkpoints: list[Checkpoint]
+    object_store: ObjectStore, preset: str
 ) -> None:
-    loaded = saved(object_store, checkpoints[:1]).load_newest()
-    config = tiny("lecture", kimg=2.4, checkpoint_every_kimg=0.8)
-    resumed, _, _ = train_steps(config, start=loaded)
+    config = tiny(preset, kimg=1.6, checkpoint_every_kimg=0.8)
+    _, reports, _ = train_steps(config)
+    first, last = [report for report in reports if isinstance(report, Checkpoint)]
+    resumed, _, _ = train_steps(config, start=saved(object_store, [first]).load_newest())
     for name, tensor in resumed.networks().items():
-        assert torch.equal(tensor, checkpoints[-1].networks[name]), name
+        assert torch.equal(tensor, last.networks[name]), name
 
 
 @pytest.mark.parametrize("blob", ["networks", "optimizers", "replay"])

@@ -20,6 +20,7 @@ CONFIGS = [
     GeneratorConfig(size=32, channels=3, z_dim=100),
     GeneratorConfig(size=64, channels=3, width=8, num_classes=3),
     GeneratorConfig(architecture="residual", size=16, width=8, num_classes=3),
+    GeneratorConfig(architecture="biggan", size=16, width=8, num_classes=3, attention=8),
 ]
 
 

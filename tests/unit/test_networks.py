@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from shared.errors import CorruptObject
 from shared.networks import snapshot
+from shared.networks.attention import SelfAttention
 from shared.networks.catalog import GENERATORS, build_discriminator, build_generator
-from shared.networks.generators import stage_widths
+from shared.networks.generators import Generator, stage_widths
 from shared.networks.layers import BatchNorm, minibatch_std
 from shared.networks.sampling import latents, sample
 from shared.networks.spectral import fold_spectral_norms, normalise_spectrally
+from shared.networks.standing import take_standing_statistics
 from shared.schemas.models import SnapshotConfig, Task
 from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 
@@ -56,20 +60,19 @@ def test_batch_norm_by_groups_is_the_groups_apart() -> None:
 
 def test_a_spectral_norm_finds_the_largest_singular_value() -> None:
     layer = torch.nn.Conv2d(3, 8, 3)
-    torch.nn.init.normal_(layer.weight)
+    expected = layer.weight.detach() / torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
     network = torch.nn.Sequential(layer)
-    expected = layer.weight / torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
     normalise_spectrally(network)
-    for _ in range(100):
-        network(torch.zeros(1, 3, 4, 4))
-    assert torch.allclose(layer.weight, expected, atol=1e-5)
-    before = network.state_dict()["0.parametrizations.weight.0.u"].clone()
-    network.eval()(torch.zeros(1, 3, 4, 4))
-    assert torch.equal(network.state_dict()["0.parametrizations.weight.0.u"], before)
-    normalised = layer.weight.detach().clone()
+    x = torch.randn(2, 3, 6, 6)
+    for _ in range(200):
+        network(x)
+    before = network.state_dict()["0.u"].clone()
+    y = network.eval()(x)
+    assert torch.equal(network.state_dict()["0.u"], before)
     fold_spectral_norms(network)
-    assert list(network.state_dict()) == ["0.bias", "0.weight"]
-    assert torch.equal(layer.weight, normalised)
+    assert list(network.state_dict()) == ["0.weight", "0.bias"]
+    assert torch.allclose(network[0].weight, expected, atol=1e-4)
+    assert torch.equal(network(x), y)
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "spectral"])
@@ -77,7 +80,7 @@ def test_d_has_the_norm_that_was_asked_for(norm: str) -> None:
     D = build_discriminator(DiscriminatorConfig(size=32, width=4, norm=norm))
     names = set(D.state_dict())
     assert ("norms.1.scale" in names) == (norm == "batch")
-    assert ("logit.parametrizations.weight.0.u" in names) == (norm == "spectral")
+    assert ("logit.u" in names) == (norm == "spectral")
     assert D(torch.randn(64, 1, 32, 32)).shape == (64,)
 
 
@@ -92,6 +95,63 @@ def test_a_residual_network_begins_without_its_blocks() -> None:
     G = build_generator(GeneratorConfig(architecture="residual", size=16, width=8))
     x = torch.randn(2, G.stages[0][0].narrow.out_channels, 4, 4)
     assert torch.equal(G.stages[0](x), x)
+
+
+def biggan(**values: Any) -> Generator:
+    config = {"size": 16, "width": 8, "num_classes": 3, "norm_group": 8} | values
+    return build_generator(GeneratorConfig(architecture="biggan", **config))
+
+
+def test_biggan_cuts_z_into_chunks_for_its_blocks() -> None:
+    G = biggan(z_dim=20).eval()
+    assert G.chunks == [8, 6, 6]
+    z, c = torch.randn(4, 20), torch.tensor([0, 1, 2, 0])
+    smallest: list[torch.Tensor] = []
+    G.linear.register_forward_hook(lambda *passed: smallest.append(passed[2]))
+    images = G(z, c)
+    other = z.clone()
+    other[:, 14:] += 1  # the last block's
+    assert not torch.allclose(G(other, c), images)
+    assert torch.equal(smallest[0], smallest[1])
+    assert not torch.allclose(G(z, (c + 1) % 3), images)
+
+
+def test_attention_starts_as_if_it_were_not_there() -> None:
+    attention = SelfAttention(16)
+    x = torch.randn(2, 16, 6, 6)
+    assert torch.equal(attention(x), x)
+    torch.nn.init.ones_(attention.gamma)
+    moved = x.roll(2, dims=3)  # attention does not know where a place is
+    assert torch.allclose(attention(moved), attention(x).roll(2, dims=3), atol=1e-5)
+
+
+def test_standing_statistics_are_those_of_its_own_pictures() -> None:
+    G = biggan().eval()
+    state = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+    take_standing_statistics(G, seed=5, num_batches=4)
+    changed = {name for name, t in G.state_dict().items() if not torch.equal(t, state[name])}
+    assert changed == {name for name in state if ".running_" in name or name.startswith("norm.run")}
+    once = {name: tensor.clone() for name, tensor in G.state_dict().items()}
+    take_standing_statistics(G, seed=5, num_batches=4)
+    assert all(torch.equal(tensor, once[name]) for name, tensor in G.state_dict().items())
+    c = torch.arange(32) % 3
+    first: list[torch.Tensor] = []
+    G.blocks[0].norm_in.register_forward_hook(lambda *passed: first.append(passed[1][0]))
+    G(latents(5, range(32), 64), c)
+    assert torch.allclose(G.blocks[0].norm_in.running_mean, first[0].mean((0, 2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"attention": 4}, "there are: 8"),
+        ({"attention": 8, "architecture": "dcgan"}, "there are: none"),
+        ({"z_dim": 2}, "cannot be cut into 3 chunks"),
+    ],
+)
+def test_a_biggan_that_cannot_be_is_refused(values: dict, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        GeneratorConfig(**{"architecture": "biggan", "size": 16} | values)
 
 
 def test_minibatch_std_is_that_of_neighbours() -> None:

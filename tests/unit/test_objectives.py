@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from shared.networks.layers import BatchNorm
 from workers.training.objectives import OBJECTIVES
 from workers.training.penalties import (
     gradient_penalty,
     interpolated,
     lecam,
+    matrices,
     one_centred_penalty,
+    orthogonality,
 )
 from workers.training.ranks import Ranks
 from workers.training.remedies import set_variance
@@ -82,6 +85,17 @@ def test_lecam_pulls_logits_to_the_mean_of_the_other_side() -> None:
     real, fake = torch.tensor([2.0, 4.0]), torch.tensor([-1.0, -3.0])
     assert lecam(real, fake, torch.tensor([3.0, -2.0])) == (16 + 36) / 2 + (16 + 36) / 2
     assert lecam(real, real, torch.tensor([3.0, 3.0])) == 2
+
+
+def test_orthogonality_counts_the_products_of_different_rows_only() -> None:
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.data = torch.tensor([[3.0, 0.0], [1.0, 2.0]])
+    network = torch.nn.Sequential(layer, torch.nn.Embedding(3, 4), BatchNorm(4, group=2))
+    weights = matrices(network)
+    assert len(weights) == 1
+    assert orthogonality(weights) == 3**2 + 3**2
+    layer.weight.data = torch.tensor([[0.0, 5.0], [2.0, 0.0]])
+    assert orthogonality(weights) == 0
 
 
 def test_set_variance_is_the_mean_over_pixels_of_the_variance_over_images() -> None:

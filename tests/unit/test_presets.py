@@ -20,6 +20,7 @@ def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None
     [
         ({"objective": "wasserstein", "penalties": {"r1_gamma": 0, "r2_gamma": 0}}, "gp_weight"),
         ({"penalties": {"lecam_weight": 0.3}}, "relativistic logits have no mean"),
+        ({"generator": {"architecture": "residual"}, "standing_batches": 4}, "with norms"),
         ({"balanced": True}, "needs a recipe with classes"),
         ({"label_flip": 0.1}, "needs objective non_saturating"),
         ({"discriminator": {"pac": 2, "num_classes": 3}}, "a pack has no class"),

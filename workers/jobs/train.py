@@ -162,7 +162,7 @@ def _score(
     log.info("finding the yardstick of the dataset; its first use trains it")
     yardstick, _ = find_yardstick(context.store, dataset, pictures, context.check_stop)
     score = ProgressScore(pictures, yardstick, n=config.score.n, seed=config.seed, ranks=ranks)
-    return lambda recipe: score(recipe.G_ema)
+    return lambda recipe: score(recipe.settled())
 
 
 def _rescued(
@@ -198,7 +198,8 @@ def _publish(
 ) -> ModelCard:
     """Publish G_ema as the next version of the model."""
     config = recipe.config
-    weights = snapshot.to_bytes(recipe.G_ema)
+    generator = recipe.settled()
+    weights = snapshot.to_bytes(generator)
     description = SnapshotConfig(
         generator=config.generator,
         class_names=dataset.class_names if config.generator.num_classes else [],
@@ -221,7 +222,7 @@ def _publish(
             class_names=description.class_names,
             size=config.generator.size,
             channels=config.generator.channels,
-            num_parameters=sum(p.numel() for p in recipe.G_ema.parameters()),
+            num_parameters=sum(p.numel() for p in generator.parameters()),
             metrics=metrics,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             weights_bytes=len(weights),

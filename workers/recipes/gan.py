@@ -11,23 +11,20 @@ from torch import Tensor
 
 from shared.images import Pixels
 from shared.networks.catalog import build_discriminator, build_generator
+from shared.networks.generators import Generator
 from shared.networks.sampling import sample
+from shared.networks.standing import take_standing_statistics
 from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
 from workers.training.collapse import CollapseSigns
-from workers.training.counters import Counters, Purpose
+from workers.training.counters import Counters, Part, Purpose
+from workers.training.d_step import Batch, DStep
 from workers.training.data import TrainingData
 from workers.training.ema import Ema
 from workers.training.norms import NormStatistics
 from workers.training.objectives import OBJECTIVES
 from workers.training.optimizers import FlatAdam
-from workers.training.penalties import (
-    LECAM_MOMENTUM,
-    gradient_penalty,
-    interpolated,
-    lecam,
-    one_centred_penalty,
-)
+from workers.training.penalties import matrices, orthogonality
 from workers.training.ranks import Ranks
 from workers.training.reals import Reals, to_float
 from workers.training.remedies import draw_dropout, set_variance
@@ -35,10 +32,6 @@ from workers.training.replay import Fakes, ReplayRepository, random_images
 
 GRID_COLUMNS = 10
 GRID_ROWS = 8
-
-REALS, FAKES, NEW_FAKES, INTERPOLATES = range(4)
-"""The parts of what D sees at one step, each with draws of its own. The numbers must not change: a
-resumed run goes on drawing by them."""
 
 STATS = ("loss_d", "loss_g", "logit_real", "logit_fake", "accuracy_d", "variance_fake")
 
@@ -58,15 +51,16 @@ class Gan:
         torch.manual_seed(config.seed)
         self.G = build_generator(config.generator).to(ranks.device)
         self.D = build_discriminator(config.discriminator).to(ranks.device)
-        self._norms_g, self._norms_d = NormStatistics(self.G), NormStatistics(self.D)
+        self._matrices_g = matrices(self.G)
+        self._norms_g = NormStatistics(self.G)
         self._ema = Ema(self.G, config.ema_half_life_kimg, self.images_per_step)
         self.G_ema = self._ema.network
         self._adam_g = FlatAdam(self.G, config.optimizer_g, ranks, tail_size=self._norms_g.size)
-        self._adam_d = FlatAdam(self.D, config.optimizer_d, ranks, tail_size=3 + self._norms_d.size)
-        self._logit_means = torch.zeros(2, device=ranks.device)
         self._augmentation = Augmentation(
             config.augment, self._counters, torch.tensor(config.augment.p, device=ranks.device)
         )
+
+        self._d_step = DStep(self.D, config, self._counters, self._augmentation, ranks)
 
         # Lay the data and the repository out.
         self._reals = Reals(config, data, ranks)
@@ -142,11 +136,19 @@ class Gan:
         indices = range(GRID_COLUMNS * GRID_ROWS)
         labels = [i % GRID_COLUMNS % max(self._num_classes, 1) for i in indices]
         return sample(
-            self.G_ema,
+            self.settled(),
             seed=self.config.seed,
             indices=indices,
             labels=labels if self._num_classes else None,
         )
+
+    def settled(self) -> Generator:
+        """G_ema as it is drawn from and published: with standing statistics, where it has them."""
+        if self.config.standing_batches:
+            take_standing_statistics(
+                self.G_ema, seed=self.config.seed, num_batches=self.config.standing_batches
+            )
+        return self.G_ema
 
     def networks(self) -> dict[str, Tensor]:
         """G, D and G_ema by name; the tensors are the live ones."""
@@ -161,9 +163,9 @@ class Gan:
         the live ones."""
         return {
             f"{prefix}.{name}": tensor
-            for prefix, adam in (("G", self._adam_g), ("D", self._adam_d))
+            for prefix, adam in (("G", self._adam_g), ("D", self._d_step.adam))
             for name, tensor in adam.state().items()
-        } | {"augment.p": self._augmentation.p, "lecam.means": self._logit_means}
+        } | {"augment.p": self._augmentation.p, "lecam.means": self._d_step.logit_means}
 
     def load_state(
         self, networks: dict[str, Tensor], optimizers: dict[str, Tensor], replay: Fakes | None
@@ -171,72 +173,25 @@ class Gan:
         """Go on from a checkpoint."""
         for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
             network.load_state_dict(_named(networks, prefix))
-        for prefix, adam in (("G", self._adam_g), ("D", self._adam_d)):
+        for prefix, adam in (("G", self._adam_g), ("D", self._d_step.adam)):
             adam.load_state(_named(optimizers, prefix))
         self._augmentation.p.copy_(optimizers["augment.p"])
-        self._logit_means.copy_(optimizers["lecam.means"])
+        self._d_step.logit_means.copy_(optimizers["lecam.means"])
         if self.replay is not None and replay is not None:
             self.replay.load_state(replay)
 
     def _train_d(
         self, reals: Tensor, labels: Tensor | None, fakes: Fakes, *, step: int, progress: float
     ) -> tuple[Tensor, Tensor]:
-        """One step of D on reals and fakes in one pass; returns their logits, detached."""
-        self.D.requires_grad_(True)
-        x = torch.cat([reals, to_float(fakes.images)])
-        c = torch.cat([labels, fakes.labels]) if labels is not None and self._num_classes else None
-        variance = self._variances(reals, fakes)
-        penalties = self.config.penalties
-        due = step % penalties.every == 0 and penalties.gradients
-        x.requires_grad_(due)
-        n = self.config.num_fakes
-        draw_dropout(self.D, self._counters, step, n=n, parts=(REALS, FAKES))
-
-        shown = self._augmentation(x, step, n=n, parts=(REALS, FAKES))
-        logits = self.D(shown, c, variance)
-        real, fake = logits.chunk(2)
-        loss = self._objective.loss_d(real, fake)
-        if due and (penalties.r1_gamma or penalties.r2_gamma):
-            # Each half is averaged over its own images, and the step stands for `every` steps.
-            weight = 2.0 * penalties.every
-            gamma = x.new_tensor([penalties.r1_gamma, penalties.r2_gamma])
-            gamma = gamma.repeat_interleave(len(real))
-            loss = loss + weight * gradient_penalty(logits, x, gamma)
-        if due and penalties.gp_weight:
-            weight = penalties.gp_weight * penalties.every
-            loss = loss + weight * self._penalty_between(shown, c, variance, step)
-        if penalties.lecam_weight:
-            loss = loss + penalties.lecam_weight * lecam(real, fake, self._logit_means)
-
-        self._adam_d.zero_grad()
-        loss.backward()
-        real, fake = real.detach(), fake.detach()
-        sureness = self._adam_d.tail[0]
-        means, norms = self._adam_d.tail[1:].split([2, self._norms_d.size])
-        sureness.copy_(self._objective.sureness(real, fake))
-        means.copy_(torch.stack([real.mean(), fake.mean()]))
-        self._norms_d.write(norms)
-        self._adam_d.step(progress)
-        self._norms_d.update(norms)
-        self._augmentation.adapt(sureness, self.config.num_fakes)
-        self._logit_means.lerp_(means, LECAM_MOMENTUM)
-        self._sums[0] += loss.detach() / self.config.num_d_steps
+        """One step of D on reals and fakes; returns their logits, detached."""
+        batch = Batch(
+            torch.cat([reals, to_float(fakes.images)]),
+            torch.cat([labels, fakes.labels]) if labels is not None and self._num_classes else None,
+            self._variances(reals, fakes),
+        )
+        loss, real, fake = self._d_step(batch, step=step, progress=progress)
+        self._sums[0] += loss / self.config.num_d_steps
         return real, fake
-
-    def _penalty_between(
-        self, shown: Tensor, c: Tensor | None, variance: Tensor | None, step: int
-    ) -> Tensor:
-        """The one-centred penalty on points between the reals and the fakes that D was shown; each
-        is of its real's class."""
-        n = self.config.num_fakes
-        t = self._counters.uniform(Purpose.INTERPOLATION, step, n // self.config.discriminator.pac)
-        real, fake = shown.detach().chunk(2)
-        points = interpolated(real, fake, t).requires_grad_()
-        draw_dropout(self.D, self._counters, step, n=n, parts=(INTERPOLATES,))
-        if variance is not None:
-            variance = interpolated(variance[: len(real)], variance[len(real) :], t)
-        logits = self.D(points, None if c is None else c[: len(real)], variance)
-        return one_centred_penalty(logits, points)
 
     def _train_g(
         self,
@@ -251,7 +206,7 @@ class Gan:
         """One step of G on the images that it made for this round; D stands still."""
         self.D.requires_grad_(False)
         n = self.config.num_generated
-        draw_dropout(self.D, self._counters, step, n=n, parts=(NEW_FAKES,))
+        draw_dropout(self.D, self._counters, step, n=n, parts=(Part.NEW_FAKES,))
         given = (
             variance.expand(len(generated)) if self.config.discriminator.variance_input else None
         )
@@ -261,16 +216,17 @@ class Gan:
                 Purpose.LABEL_FLIPS, step, n // self.config.discriminator.pac
             )
             flipped = (draws < self.config.label_flip).float()
-        shown = self._augmentation(generated, step, n=n, parts=(NEW_FAKES,))
+        shown = self._augmentation(generated, step, n=n, parts=(Part.NEW_FAKES,))
         loss = self._objective.loss_g(real, self.D(shown, c, given), flipped)
+        if self.config.penalties.orthogonal_weight:
+            loss = loss + self.config.penalties.orthogonal_weight * orthogonality(self._matrices_g)
         self._adam_g.zero_grad()
         if self._signs is not None:
             generated.retain_grad()
         loss.backward()
         if self._signs is not None:
             assert generated.grad is not None
-            sureness = self._adam_d.tail[0]
-            self._signs.see(generated.detach(), c, generated.grad, sureness)
+            self._signs.see(generated.detach(), c, generated.grad, self._d_step.sureness)
         self._norms_g.write(self._adam_g.tail)
         self._adam_g.step(progress)
         self._norms_g.update(self._adam_g.tail)

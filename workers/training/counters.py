@@ -35,6 +35,16 @@ class Purpose(IntEnum):
     YARDSTICK_DROPOUT = 13
 
 
+class Part(IntEnum):
+    """The parts of what D sees at one step, each with augmentations and dropout masks of its own.
+    The numbers must not change either."""
+
+    REALS = 0
+    FAKES = 1
+    NEW_FAKES = 2
+    INTERPOLATES = 3
+
+
 class Counters:
     """Draws for one run on one rank."""
 

@@ -1,0 +1,121 @@
+"""One step of D: its objective, its penalties, and what is remembered from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shared.networks.discriminators import Discriminator
+from shared.schemas.recipes import GanConfig
+from workers.training.augment import Augmentation
+from workers.training.counters import Counters, Part, Purpose
+from workers.training.norms import NormStatistics
+from workers.training.objectives import OBJECTIVES
+from workers.training.optimizers import FlatAdam
+from workers.training.penalties import (
+    LECAM_MOMENTUM,
+    gradient_penalty,
+    interpolated,
+    lecam,
+    one_centred_penalty,
+)
+from workers.training.ranks import Ranks
+from workers.training.remedies import draw_dropout
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What D judges, first this rank's n reals, then its n fakes: images [2n, C, H, W] in [-1, 1];
+    c int64 [2n], None without classes; variance [2n], None where D does not see it."""
+
+    images: Tensor
+    c: Tensor | None
+    variance: Tensor | None
+
+
+class DStep:
+    """Trains D. `logit_means` [2] are the means of its logits on reals and on fakes so far;
+    `sureness`, how sure it was of the reals at the last step."""
+
+    def __init__(
+        self,
+        D: Discriminator,
+        config: GanConfig,
+        counters: Counters,
+        augmentation: Augmentation,
+        ranks: Ranks,
+    ) -> None:
+        self._D = D
+        self._config = config
+        self._counters = counters
+        self._augmentation = augmentation
+        self._objective = OBJECTIVES[config.objective]
+        self._norms = NormStatistics(D)
+        self.adam = FlatAdam(D, config.optimizer_d, ranks, tail_size=3 + self._norms.size)
+        self.sureness = self.adam.tail[0]
+        self.logit_means = torch.zeros(2, device=ranks.device)
+
+    def __call__(
+        self, batch: Batch, *, step: int, progress: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Judge all of it in one pass and learn from it. Returns the loss and the logits of reals
+        and of fakes, detached."""
+        penalties, n = self._config.penalties, self._config.num_fakes
+        due = step % penalties.every == 0 and penalties.gradients
+        self._D.requires_grad_(True)
+        x = batch.images.requires_grad_(due)
+        draw_dropout(self._D, self._counters, step, n=n, parts=(Part.REALS, Part.FAKES))
+
+        # Judge them.
+        shown = self._augmentation(x, step, n=n, parts=(Part.REALS, Part.FAKES))
+        logits = self._D(shown, batch.c, batch.variance)
+        real, fake = logits.chunk(2)
+        loss = self._objective.loss_d(real, fake)
+
+        # Add the penalties; one that is due stands for `every` steps.
+        if due and (penalties.r1_gamma or penalties.r2_gamma):
+            # Each half is averaged over its own images.
+            weight = 2.0 * penalties.every
+            gamma = x.new_tensor([penalties.r1_gamma, penalties.r2_gamma])
+            gamma = gamma.repeat_interleave(len(real))
+            loss = loss + weight * gradient_penalty(logits, x, gamma)
+        if due and penalties.gp_weight:
+            weight = penalties.gp_weight * penalties.every
+            loss = loss + weight * self._penalty_between(shown.detach(), batch, step)
+        if penalties.lecam_weight:
+            loss = loss + penalties.lecam_weight * lecam(real, fake, self.logit_means)
+
+        # Update D, and average over the ranks what is remembered.
+        self.adam.zero_grad()
+        loss.backward()
+        real, fake = real.detach(), fake.detach()
+        means, norms = self.adam.tail[1:].split([2, self._norms.size])
+        self.sureness.copy_(self._objective.sureness(real, fake))
+        means.copy_(torch.stack([real.mean(), fake.mean()]))
+        self._norms.write(norms)
+        self.adam.step(progress)
+        self._norms.update(norms)
+        self._augmentation.adapt(self.sureness, n)
+        self.logit_means.lerp_(means, LECAM_MOMENTUM)
+        return loss.detach(), real, fake
+
+    def _penalty_between(self, shown: Tensor, batch: Batch, step: int) -> Tensor:
+        """The one-centred penalty on points between the reals and the fakes that D was shown; each
+        is of its real's class."""
+        n, pac = self._config.num_fakes, self._config.discriminator.pac
+        t = self._counters.uniform(Purpose.INTERPOLATION, step, n // pac)
+        points, c, variance = _halves_joined(shown, t).requires_grad_(), batch.c, batch.variance
+        draw_dropout(self._D, self._counters, step, n=n, parts=(Part.INTERPOLATES,))
+        logits = self._D(
+            points,
+            None if c is None else c[: len(points)],
+            None if variance is None else _halves_joined(variance, t),
+        )
+        return one_centred_penalty(logits, points)
+
+
+def _halves_joined(both: Tensor, t: Tensor) -> Tensor:
+    n = len(both) // 2
+    return interpolated(both[:n], both[n:], t)
