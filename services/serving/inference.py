@@ -2,7 +2,8 @@
 
 For few rows torch takes other kernels, with other roundings; measured on a CPU with AVX-512: linear
 layers for fewer than 4 rows, small convolutions for one. Those layers never see so few. All else
-(transposed convolutions, norms, tanh; 28 to 128 px) gives the same bits in any batch.
+(transposed convolutions, norms, tanh; 28 to 128 px) gives the same bits in any batch. But the last
+layer of the residual architecture does not from 16 rows on: its batches are cut into smaller ones.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def specialise(network: nn.Module) -> None:
             match child:
                 case nn.Linear():
                     setattr(parent, name, FilledUp(child, MIN_LINEAR_ROWS))
+                case nn.Conv2d(kernel_size=(3, 3), groups=1):
+                    setattr(parent, name, FilledUp(child, MIN_CONVOLUTION_ROWS))
                 case BatchNorm():
                     setattr(parent, name, Folded(child))
                 case nn.ConvTranspose2d() if child.out_channels <= MAX_SUB_PIXEL_CHANNELS:
