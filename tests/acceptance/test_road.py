@@ -150,6 +150,19 @@ class Answer(NamedTuple):
     version: str
 
 
+def test_what_it_published_is_scored(client: Client, trained: Job) -> None:
+    assert trained.result is not None
+    spec = {"model": "shapes", "dataset": "shapes", "n": 200}
+    job = client.wait(client.submit("evaluate", spec).id, timeout_s=240)
+    assert job.result is not None
+    (evaluation,) = client.scores("shapes", trained.result["version"])
+    assert evaluation.job_id == job.id
+    assert not evaluation.held_out
+    distance = evaluation.scores["frechet_distance"]
+    assert job.result["scores"]["frechet_distance"] == distance.model_dump()
+    assert distance.floor < distance.value
+
+
 def test_an_alias_moves_without_a_dropped_request(
     client: Client, stack: StackState, trained: Job
 ) -> None:

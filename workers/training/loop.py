@@ -224,6 +224,8 @@ def train(
         if saves or last or _passes(step, per_step, config.collapse.every_kimg):
             signs = recipe.signs()
             alarms = watch.judge(signs, kimg, last=last)
+            if alarms:
+                _report_grid(recipe, ranks, kimg, report)
             if alarms and keep:
                 raise Collapsed(kimg, alarms, signs)
             if alarms and ranks.is_first:
