@@ -22,10 +22,13 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     a, b, t = a.double(), b.double(), t.double()[:, None]
     cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(torch.finfo().tiny)
     angle = cosine.clamp(-1, 1).acos()
-    if angle.sin() < MIN_SINE:
-        return ((1 - t) * a + t * b).float()
-    arc: Tensor = ((1 - t) * angle).sin() * a + (t * angle).sin() * b
-    return (arc / angle.sin()).float()
+    sine = angle.sin()
+    points: Tensor = (
+        torch.lerp(a, b, t)
+        if sine < MIN_SINE
+        else (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / sine
+    )
+    return points.float()
 
 
 @torch.no_grad()

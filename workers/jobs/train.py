@@ -19,7 +19,7 @@ from shared.networks import snapshot
 from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, StopRequest
-from shared.schemas.models import ModelCard, SnapshotConfig, Task
+from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig
 from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import GanConfig
 from shared.schemas.specs import TrainSpec
@@ -125,7 +125,7 @@ def _published(
     description = SnapshotConfig(
         generator=config.generator,
         class_names=dataset.class_names if config.generator.num_classes else [],
-        tasks=[Task.GENERATE],
+        tasks=GENERATOR_TASKS,
     )
     card = Registry(context.store).publish(
         ModelCard(
