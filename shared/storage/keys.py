@@ -104,6 +104,15 @@ def sample_grid(job_id: str, attempt: int, kimg: float) -> str:
     return f"runs/{job_id}/attempts/{attempt}/samples/{kimg:010.3f}.webp"
 
 
+def latents(job_id: str, attempt: int) -> str:
+    """What an encode job found."""
+    return f"runs/{job_id}/attempts/{attempt}/latents.safetensors"
+
+
+def latents_grid(job_id: str, attempt: int) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/samples/latents.webp"
+
+
 def replay_shard(job_id: str, attempt: int, round_: int, rank: int) -> str:
     return f"runs/{job_id}/attempts/{attempt}/replay/{round_:08d}-r{rank}.safetensors"
 

@@ -13,7 +13,7 @@ from shared.ids import new_job_id
 from shared.networks import snapshot
 from shared.networks.catalog import build_generator
 from shared.queue.jobs import JobQueue
-from shared.schemas.datasets import DatasetManifest, Shard
+from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import JobKind, JobSubmission, Outcome
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
 from shared.schemas.recipes import GeneratorConfig
@@ -21,40 +21,15 @@ from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
+from tests.pushing import push
 from tests.training import dirty_squares, squares
 from workers.jobs import evaluate
 from workers.jobs.context import AttemptContext, End
-from workers.training import shards
 from workers.training.data import TrainingData
 
 SIZE = 8
 CLASS_NAMES = ["north-west", "north-east", "south-west", "south-east"]
 Evaluate = Callable[..., End]
-
-
-def push(store: ObjectStore, name: str, pictures: TrainingData) -> DatasetManifest:
-    """The pictures as a version of dataset `name`, as an ingest would leave it."""
-    n, channels, size, _ = pictures.images.shape
-    labels = pictures.labels
-    data = shards.encode(
-        shards.ShardData(
-            images=pictures.images.permute(0, 2, 3, 1).contiguous().numpy(),
-            labels=torch.full((n,), -1).numpy() if labels is None else labels.numpy(),
-            texts=[None] * n,
-        )
-    )
-    digest = hashlib.sha256(data).hexdigest()
-    key = keys.dataset_shard(name, digest, 0)
-    store.put(key, data)
-    manifest = DatasetManifest(
-        name=name, version=digest, size=size, channels=channels, num_images=n,
-        num_classes=0 if labels is None else len(CLASS_NAMES),
-        class_names=[] if labels is None else CLASS_NAMES,
-        shards=[Shard(key=key, bytes=len(data), sha256=digest, num_images=n)],
-        created_at=now(),
-    )  # fmt: skip
-    datasets.publish(store, manifest)
-    return manifest
 
 
 def publish(store: ObjectStore, trained_on: DatasetManifest, *, num_classes: int) -> ModelCard:
@@ -97,8 +72,8 @@ def run_evaluate(settings: Settings, job_queue: JobQueue) -> Evaluate:
 def test_a_model_is_scored_against_pictures_that_it_never_saw(
     run_evaluate: Evaluate, object_store: ObjectStore, job_queue: JobQueue
 ) -> None:
-    seen = push(object_store, "squares", dirty_squares(256, seed=0))
-    push(object_store, "squares-test", dirty_squares(240, seed=1))
+    seen = push(object_store, "squares", CLASS_NAMES, dirty_squares(256, seed=0))
+    push(object_store, "squares-test", CLASS_NAMES, dirty_squares(240, seed=1))
     card = publish(object_store, seen, num_classes=4)
 
     ends = [run_evaluate(model="forger", dataset="squares-test") for _ in range(2)]
@@ -131,7 +106,7 @@ def test_without_other_pictures_one_half_is_held_against_the_other(
     run_evaluate: Evaluate, object_store: ObjectStore
 ) -> None:
     pictures = dirty_squares(256, seed=0)
-    seen = push(object_store, "shapes", TrainingData(pictures.images, None, None))
+    seen = push(object_store, "shapes", [], TrainingData(pictures.images, None, None))
     card = publish(object_store, seen, num_classes=0)
     end = run_evaluate(model="forger", dataset="shapes")
     assert end.outcome is Outcome.SUCCEEDED, end.error
@@ -146,8 +121,12 @@ def test_without_other_pictures_one_half_is_held_against_the_other(
 def test_pictures_of_another_form_are_no_reference(
     run_evaluate: Evaluate, object_store: ObjectStore
 ) -> None:
-    publish(object_store, push(object_store, "squares", squares(64, size=SIZE)), num_classes=4)
-    push(object_store, "large", squares(64, size=16))
+    publish(
+        object_store,
+        push(object_store, "squares", CLASS_NAMES, squares(64, size=SIZE)),
+        num_classes=4,
+    )
+    push(object_store, "large", CLASS_NAMES, squares(64, size=16))
     end = run_evaluate(model="forger", dataset="large")
     assert end.outcome is Outcome.FAILED
     assert "16 x 16 x 1" in str(end.error)
@@ -158,5 +137,9 @@ def test_pictures_of_another_form_are_no_reference(
 def test_it_stops_when_asked(
     run_evaluate: Evaluate, object_store: ObjectStore, wish: str, outcome: str
 ) -> None:
-    publish(object_store, push(object_store, "squares", squares(64, size=SIZE)), num_classes=4)
+    publish(
+        object_store,
+        push(object_store, "squares", CLASS_NAMES, squares(64, size=SIZE)),
+        num_classes=4,
+    )
     assert run_evaluate(wish, model="forger", dataset="squares").outcome == outcome
