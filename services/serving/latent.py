@@ -29,7 +29,6 @@ from services.serving.requests import MAX_SEED, Label
 from services.serving.uploads import Picture
 from shared.decoding import Fit
 from shared.errors import FieldError, InvalidInput
-from shared.images import Pixels
 from shared.networks.interpolation import interpolate
 from shared.networks.projection import Projection, project
 from shared.networks.sampling import latents
@@ -74,7 +73,7 @@ class InterpolateRequest(ProjectRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Anchor:
     """What a point means to one generator: z [z_dim] and its class, where it has one of its own."""
 
     z: Tensor
@@ -135,9 +134,9 @@ class LatentRoutes:
             async with self._models.use(request.path_params["model"]) as model:
                 label = model.label_number(asked.label, pointer="/label")
                 origin = _origin(model, asked)
-                pixels = await self._bench.run(partial(_between, model, asked, label))
+                body = await self._bench.run(partial(_between, model, asked, label, origin))
         return Response(
-            answers.body(asked.format, pixels, origin),
+            body,
             headers=origin.headers() | {"Cache-Control": "no-store"},
             media_type=answers.media_type(asked.format, asked.num),
         )
@@ -167,37 +166,42 @@ def _projected(
 
 
 def _between(
-    model: LoadedModel, asked: InterpolateRequest, label: int | None, check: Callable[[], None]
-) -> Pixels:
-    a = _place(model, asked.a, asked, label, "/a", check)
+    model: LoadedModel,
+    asked: InterpolateRequest,
+    label: int | None,
+    origin: Origin,
+    check: Callable[[], None],
+) -> bytes:
+    a = _anchor(model, asked.a, asked, label, "/a", check)
     if label is None:
         label = a.label
     if label is None and model.generator.config.num_classes:
         raise _wrong("/label", "a is a z, which has no class of its own: give a label")
-    b = _place(model, asked.b, asked, label, "/b", check)
-    return interpolate(model.generator, a.z, b.z, label=label or 0, num=asked.num)
+    b = _anchor(model, asked.b, asked, label, "/b", check)
+    pixels = interpolate(model.generator, a.z, b.z, label=label or 0, num=asked.num)
+    return answers.body(asked.format, pixels, origin)
 
 
-def _place(
+def _anchor(
     model: LoadedModel,
     point: int | list[float] | bytes,
     asked: ProjectRequest,
     label: int | None,
     pointer: str,
     check: Callable[[], None],
-) -> Place:
+) -> Anchor:
     config = model.generator.config
     match point:
         case bytes():
             found = _projected(model, point, asked, label, pointer, check)
-            return Place(found.z[0], _label(found))
+            return Anchor(found.z[0], _label(found))
         case int():
             (own,) = Draw(point, range(1)).labels(config.num_classes)
-            return Place(latents(point, [0], config.z_dim)[0], own)
+            return Anchor(latents(point, [0], config.z_dim)[0], own)
         case list():
             if len(point) != config.z_dim:
                 raise _wrong(pointer, f"a z of this model has {config.z_dim} numbers")
-            return Place(torch.tensor(point), None)
+            return Anchor(torch.tensor(point), None)
 
 
 def _label(found: Projection) -> int | None:

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from shared.images import encode, grid
+from shared.images import Pixels, encode, grid
 from shared.networks import snapshot
 from shared.networks.generators import Generator
 from shared.networks.projection import Projection, project
@@ -28,7 +28,7 @@ from workers.training.loop import deterministic_cpu
 
 AT_ONCE = 8
 """Pictures that are projected together; the next event of progress is never far."""
-NUM_SHOWN = 32
+NUM_SHOWN = 4 * AT_ONCE
 COLUMNS = 8
 """Of the grid, whose pictures stand in pairs."""
 
@@ -59,29 +59,27 @@ def run(context: AttemptContext) -> End:
     known = _classes(generator, pictures)
 
     # Look for each picture's z.
-    found = []
+    found, drawn = [], []
     for start in range(0, len(rows), AT_ONCE):
         here = slice(start, start + AT_ONCE)
-        found.append(
-            project(
-                generator,
-                pictures.images[here],
-                seed=spec.seed,
-                labels=None if known is None else known[here],
-                on_step=context.check_stop,
-            )
+        part = project(
+            generator,
+            pictures.images[here],
+            seed=spec.seed,
+            labels=None if known is None else known[here],
+            on_step=context.check_stop,
         )
-        context.progress(Progress(done=min(start + AT_ONCE, len(rows)), of=len(rows)))
+        found.append(_tensors(part))
+        if start < NUM_SHOWN:
+            drawn.append(part.pictures)
+        context.progress(Progress(done=min(here.stop, len(rows)), of=len(rows)))
 
     # Keep them, and show the first beside what they were to be.
-    latents = {"rows": rows, "z": torch.cat([part.z for part in found])}
-    latents["errors"] = torch.cat([part.errors for part in found])
-    labels = [part.labels for part in found if part.labels is not None]
-    if labels:
-        latents["labels"] = torch.cat(labels)
+    latents = {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    latents["rows"] = rows
     key = keys.latents(context.job.id, context.token)
     context.store.put(key, safetensors.torch.save(latents))
-    _show(context, pictures.images, found)
+    _show(context, pictures.images[:NUM_SHOWN], np.concatenate(drawn))
     return End(
         Outcome.SUCCEEDED,
         result={
@@ -104,13 +102,18 @@ def _classes(generator: Generator, pictures: TrainingData) -> list[int] | None:
     return labels
 
 
-def _show(context: AttemptContext, targets: Tensor, found: list[Projection]) -> None:
-    """A grid of the first pictures, each left of what the model draws for it, as a sample."""
-    drawn = np.concatenate([part.pictures for part in found])[:NUM_SHOWN]
-    asked = targets[:NUM_SHOWN].permute(0, 2, 3, 1).numpy()
-    pairs = np.stack([asked, drawn], axis=1).reshape(-1, *drawn.shape[1:])
+def _tensors(part: Projection) -> dict[str, Tensor]:
+    """What is kept, by the names of the file."""
+    known = {} if part.labels is None else {"labels": part.labels}
+    return {"z": part.z, "errors": part.errors} | known
+
+
+def _show(context: AttemptContext, targets: Tensor, drawn: Pixels) -> None:
+    """A grid of pictures, uint8 [n, C, H, W], each left of what the model draws for it (uint8
+    [n, H, W, C]), as a sample."""
+    pairs = np.stack([targets.permute(0, 2, 3, 1).numpy(), drawn], axis=1)
+    picture = encode(grid(pairs.reshape(-1, *drawn.shape[1:]), columns=COLUMNS), "webp")
     key = keys.latents_grid(context.job.id, context.token)
-    picture = encode(grid(pairs, columns=COLUMNS), "webp")
     context.store.put(key, picture, content_type="image/webp")
     path = key.removeprefix(keys.run_prefix(context.job.id))
     context.report(EventType.SAMPLE, {"key": key, "path": path})
