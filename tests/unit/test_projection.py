@@ -89,6 +89,18 @@ def test_a_given_class_is_kept_and_more_steps_come_nearer() -> None:
     assert told.errors.mean() < few.errors.mean()
 
 
+@pytest.mark.parametrize("num_classes", [2, 1500])
+def test_few_or_more_classes_than_starts_are_tried(num_classes: int) -> None:
+    config = GeneratorConfig(size=8, width=4, z_dim=4, num_classes=num_classes)
+    generator = forger(config)
+    pixels = sample(generator, seed=1, indices=[0], labels=[num_classes - 1])
+    target = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    found = project(generator, target, seed=0)
+    assert found.errors.item() < project(generator, target, seed=0, steps=1).errors.item() / 2
+    assert found.labels is not None
+    assert 0 <= found.labels.item() < num_classes
+
+
 def test_it_stops_when_told_and_refuses_pictures_of_another_form() -> None:
     targets, _ = own(SMALL, 0)
     steps = iter(range(3))
