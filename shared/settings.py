@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     """Images a request may ask for; more is a sampling job."""
     serve_max_waiting_images: int = 2048
     """Images that a replica may have promised and not yet made; beyond it 429."""
+    serve_max_picture_bytes: int = 16 * 2**20
+    """The body of a request that brings pictures; beyond it 413."""
+    serve_max_projections: int = Field(8, ge=1)
+    """Pictures that a replica may be asked to encode at a time, each about a second's work; beyond
+    it 503."""
     serve_max_replicas: int = Field(1, ge=1)
     serve_bulk_min_replicas: int = Field(1, ge=0)
     """0 saves memory between sampling jobs; the first then waits for a process to start."""

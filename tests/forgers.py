@@ -8,7 +8,7 @@ from shared.clock import now
 from shared.networks import snapshot
 from shared.networks.catalog import build_generator
 from shared.networks.generators import Generator
-from shared.schemas.models import ModelCard, SnapshotConfig, Task
+from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig
 from shared.schemas.networks import GeneratorConfig
 from shared.storage.registry import Registry
 
@@ -52,7 +52,7 @@ def _publish(
     registry: Registry, name: str, generator: GeneratorConfig, class_names: list[str], seed: int
 ) -> ModelCard:
     network = forger(generator, seed=seed)
-    config = SnapshotConfig(generator=generator, class_names=class_names, tasks=[Task.GENERATE])
+    config = SnapshotConfig(generator=generator, class_names=class_names, tasks=GENERATOR_TASKS)
     card = ModelCard(
         model=name,
         version=0,

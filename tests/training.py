@@ -68,6 +68,9 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Parts of the recipe that no preset has: a preset and what to override of it."""
 
 
+SQUARE_CLASSES = ["north-west", "north-east", "south-west", "south-east"]
+
+
 def squares(n: int = 512, size: int = 16, channels: int = 1) -> TrainingData:
     """n pictures of a bright square; the class (of 4) is the quarter that it lies in."""
     index = torch.arange(n)

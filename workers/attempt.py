@@ -27,6 +27,7 @@ from workers.jobs.context import AttemptContext, End
 JOBS = {
     JobKind.INGEST: "workers.jobs.ingest",
     JobKind.TRAIN: "workers.jobs.train",
+    JobKind.ENCODE: "workers.jobs.encode",
     JobKind.EVALUATE: "workers.jobs.evaluate",
 }
 

@@ -23,10 +23,19 @@ from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission
 from shared.schemas.models import ModelCard
 from shared.schemas.presets import PRESETS, resolve_preset
-from shared.schemas.specs import SPECS, EvaluateSpec, IngestSpec, SampleSpec, Spec, TrainSpec
+from shared.schemas.specs import (
+    SPECS,
+    EncodeSpec,
+    EvaluateSpec,
+    IngestSpec,
+    SampleSpec,
+    Spec,
+    TrainSpec,
+)
 from shared.storage import datasets, documents, keys
 
 E = TypeVar("E", bound=ElmyrError)
+ModelAndDataset = TypeVar("ModelAndDataset", EncodeSpec, EvaluateSpec)
 
 
 class Accepted(BaseModel):
@@ -181,9 +190,9 @@ def _sample(
     return spec.model_copy(update={"model": _pinned(card)}), None
 
 
-def _evaluate(
-    parts: Parts, spec: EvaluateSpec, after: Sequence[Job]
-) -> tuple[EvaluateSpec, dict[str, Any] | None]:
+def _model_and_dataset(
+    parts: Parts, spec: ModelAndDataset, after: Sequence[Job]
+) -> tuple[ModelAndDataset, dict[str, Any] | None]:
     pinned = {}
     if not _dataset_will_come(after, spec):
         pinned["dataset_version"] = _manifest(parts, spec).version
@@ -192,7 +201,7 @@ def _evaluate(
     return spec.model_copy(update=pinned), None
 
 
-def _manifest(parts: Parts, spec: TrainSpec | EvaluateSpec) -> DatasetManifest:
+def _manifest(parts: Parts, spec: TrainSpec | EncodeSpec | EvaluateSpec) -> DatasetManifest:
     try:
         if spec.dataset_version is None:
             return parts.manifest_of(spec.dataset, datasets.latest(parts.store, spec.dataset))
@@ -216,10 +225,15 @@ def _pinned(card: ModelCard) -> str:
 
 RESOLVERS: dict[
     type[Spec], Callable[[Parts, Any, Sequence[Job]], tuple[Spec, dict[str, Any] | None]]
-] = {TrainSpec: _train, SampleSpec: _sample, EvaluateSpec: _evaluate}
+] = {
+    TrainSpec: _train,
+    SampleSpec: _sample,
+    EncodeSpec: _model_and_dataset,
+    EvaluateSpec: _model_and_dataset,
+}
 
 
-def _dataset_will_come(after: Sequence[Job], spec: TrainSpec | EvaluateSpec) -> bool:
+def _dataset_will_come(after: Sequence[Job], spec: TrainSpec | EncodeSpec | EvaluateSpec) -> bool:
     return spec.dataset_version is None and _will_come(
         after, JobKind.INGEST, "dataset", spec.dataset
     )

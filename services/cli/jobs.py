@@ -72,6 +72,11 @@ RESULTS: dict[JobKind, Callable[[dict[str, Any]], str]] = {
         f": {result.get('num_images')} images in dataset {result.get('dataset')}, "
         f"{result.get('num_refused')} refused, {result.get('num_duplicates')} duplicates left out"
     ),
+    JobKind.ENCODE: lambda result: (
+        f": {result.get('n')} pictures of {result.get('dataset')} encoded by "
+        f"{result.get('model')}@{result.get('version')}, mean error "
+        f"{result.get('mean_error', 0.0):.5f}, in {result.get('path')}"
+    ),
     JobKind.EVALUATE: lambda result: f": scored {result.get('model')}@{result.get('version')}",
 }
 

@@ -16,6 +16,7 @@ from services.cli import datasets, jobs, models
 from services.cli.demo import demo
 from services.cli.evaluate import evaluate
 from services.cli.exits import MEANINGS, ExitCode, exit_code
+from services.cli.latent import encode, interpolate
 from services.cli.output import say, write
 from services.cli.sample import sample
 from services.cli.session import DataDir
@@ -63,7 +64,7 @@ def help_(
         app([*(topic or []), "--help"], prog_name=NAME)
 
 
-for command in (demo, up, down, status, train, sample, evaluate):
+for command in (demo, up, down, status, train, sample, encode, interpolate, evaluate):
     app.command()(command)
 for noun, commands in (("datasets", datasets.app), ("jobs", jobs.app), ("models", models.app)):
     app.add_typer(commands, name=noun)

@@ -61,7 +61,7 @@ def sample(
     if seed is not None:
         wanted["seed"] = seed
     if label is not None:
-        wanted["label"] = int(label) if label.isdecimal() else label
+        wanted["label"] = class_of(label)
     by_job = job or n > settings().serve_max_images
     file = out or Path(model.replace("@", "-") + (ARCHIVE if by_job else ".png"))
     formats = SHEET if grid else SEVERAL if n > 1 else ONE
@@ -77,6 +77,11 @@ def sample(
             num_bytes = file.write_bytes(pictures)
     write(str(file))
     say(f"{n} of {model}, {decimal(num_bytes)}")
+
+
+def class_of(label: str) -> int | str:
+    """A class as serving and jobs take it: a number if it looks like one, else a name."""
+    return int(label) if label.isdecimal() else label
 
 
 def _archive(client: Client, model: str, wanted: dict[str, Any], file: Path) -> int:

@@ -20,7 +20,7 @@ class ValidatedJob(BaseModel):
 
 
 class Sample(BaseModel):
-    """One picture of a job: a training's grid (`kimg`, `at`) or a drawn picture (`index`)."""
+    """One picture of a job: a grid (`at`, of a training `kimg`) or a drawn one (`index`)."""
 
     name: str
     url: str
@@ -28,6 +28,20 @@ class Sample(BaseModel):
     kimg: float | None = None
     at: datetime | None = None
     index: int | None = None
+
+
+class Encoding(BaseModel):
+    """What serving found for a picture: the z of which the model draws it best."""
+
+    model: str
+    version: int
+    job_id: str
+    seed: int
+    z: list[float]
+    label: int | None
+    """The class that it is drawn of; None from a model without classes."""
+    error: float
+    """The mean squared error, in [0, 1]: white counts as 1."""
 
 
 class Artifact(BaseModel):

@@ -11,16 +11,17 @@ connection.py, how a stream goes on after a cut in events.py.
 
 from __future__ import annotations
 
+import base64
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel
 
 from services.client import connection, events
-from services.client.answers import Artifact, Replay, Sample, ValidatedJob
+from services.client.answers import Artifact, Encoding, Replay, Sample, ValidatedJob
 from services.client.errors import JobCanceled, JobFailed, NoStack, WaitTimedOut
 from services.client.transport import Params, Transport
 from services.client.uploads import upload_of
@@ -36,6 +37,9 @@ MIN_POLL_S = 0.2
 MAX_POLL_S = 2.0
 
 ImageFormat = Literal["png", "webp", "grid", "npy", "json"]
+Fit = Literal["crop", "pad"]
+Point = int | Sequence[float] | bytes
+"""Where an interpolation starts or ends: a seed's first picture, a z, or an image file."""
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -213,7 +217,7 @@ class Client:
         *,
         size: int | None = None,
         channels: int | None = None,
-        fit: Literal["crop", "pad"] = "crop",
+        fit: Fit = "crop",
         source: str = "",
         on_progress: Callable[[int], None] | None = None,
     ) -> Job:
@@ -292,13 +296,69 @@ class Client:
 
         Raises NoStack when the address of serving is not known.
         """
-        if self._serving is None:
-            raise NoStack("the address of serving is not known: set ELMYR_SERVE_URL")
         body = {"n": n, "seed": seed, "label": label, "truncation": truncation, "format": format}
-        given = {name: value for name, value in body.items() if value is not None}
-        return self._serving.send("POST", f"/v1/models/{model}/generate", json=given).content
+        return self._ask_serving(model, "generate", body)
+
+    def encode(
+        self,
+        model: str,
+        image: bytes,
+        *,
+        seed: int = 0,
+        label: int | str | None = None,
+        fit: Fit = "crop",
+    ) -> Encoding:
+        """The z of which a served model draws an image file (PNG, JPEG, WebP) best; `seed` is that
+        of the search, and without a label every class is tried. Raises as `generate`."""
+        body = {"image": _base64(image), "seed": seed, "label": label, "fit": fit}
+        return Encoding.model_validate_json(self._ask_serving(model, "encode", body))
+
+    def reconstruct(
+        self,
+        model: str,
+        image: bytes,
+        *,
+        seed: int = 0,
+        label: int | str | None = None,
+        fit: Fit = "crop",
+        format: Literal["png", "webp"] = "png",
+    ) -> bytes:
+        """The picture that the model draws of what `encode` finds, as a file."""
+        body = {"image": _base64(image), "seed": seed, "label": label, "fit": fit, "format": format}
+        return self._ask_serving(model, "encode", body)
+
+    def interpolate(
+        self,
+        model: str,
+        a: Point,
+        b: Point,
+        *,
+        num: int = 8,
+        seed: int = 0,
+        label: int | str | None = None,
+        fit: Fit = "crop",
+        format: ImageFormat = "grid",
+    ) -> bytes:
+        """`num` pictures from one point to another, encoded as `format`, of one class: that of
+        `label`, else that of `a`. Raises as `generate`."""
+        body = {
+            "a": _point(a),
+            "b": _point(b),
+            "num": num,
+            "seed": seed,
+            "label": label,
+            "fit": fit,
+            "format": format,
+        }
+        return self._ask_serving(model, "interpolate", body)
 
     # How routes are asked
+
+    def _ask_serving(self, model: str, verb: str, body: Mapping[str, Any]) -> bytes:
+        if self._serving is None:
+            raise NoStack("the address of serving is not known: set ELMYR_SERVE_URL")
+        given = {name: value for name, value in body.items() if value is not None}
+        return self._serving.send("POST", f"/v1/models/{model}/{verb}", json=given).content
 
     def _get(self, kind: type[M], path: str) -> M:
         return kind.model_validate_json(self._api.send("GET", path).content)
@@ -315,3 +375,13 @@ class Client:
             cursor = answer["next_cursor"]
             if cursor is None:
                 return
+
+
+def _base64(file: bytes) -> str:
+    return base64.b64encode(file).decode()
+
+
+def _point(point: Point) -> int | list[float] | str:
+    if isinstance(point, bytes):
+        return _base64(point)
+    return point if isinstance(point, int) else list(point)

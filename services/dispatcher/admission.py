@@ -77,6 +77,7 @@ def _train(job: Job, cluster: Resources) -> Resources:
 DEMANDS: dict[JobKind, Callable[[Job, Resources], Resources]] = {
     JobKind.TRAIN: _train,
     JobKind.INGEST: lambda job, cluster: Resources(cpus=1),
+    JobKind.ENCODE: lambda job, cluster: Resources(cpus=1),
     JobKind.EVALUATE: lambda job, cluster: Resources(cpus=1),
     JobKind.SAMPLE: lambda job, cluster: Resources(samplings=1),
 }

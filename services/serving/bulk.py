@@ -17,7 +17,7 @@ from services.serving import answers, problems
 from services.serving.batching import WaitingRoom
 from services.serving.drawing import Draw
 from services.serving.models import Models
-from services.serving.routes import MAX_SEED, Label
+from services.serving.requests import MAX_SEED, Label
 from shared.errors import NotFound, PreconditionFailed
 from shared.ids import JobId, Name
 from shared.images import ImageFormat

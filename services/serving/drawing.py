@@ -57,6 +57,11 @@ class Drawer:
         self._plans = plans(self._seconds, MAX_BATCH)
 
     @property
+    def network(self) -> Generator:
+        """The network with its layers replaced. A call changes nothing of it: other threads may."""
+        return self._network
+
+    @property
     def sizes(self) -> list[int]:
         """Rows of the pieces that a batch may be cut into."""
         return list(self._seconds)

@@ -25,6 +25,7 @@ from services.serving.drawing import MAX_BATCH, Draw, Drawer, label_number
 from shared.errors import NotFound, Unavailable
 from shared.images import Pixels
 from shared.networks import snapshot
+from shared.networks.generators import Generator
 from shared.schemas.models import ModelCard, SnapshotConfig
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
@@ -56,6 +57,11 @@ class LoadedModel:
         self._batcher: Batcher[tuple[Draw, Render], bytes] = Batcher(
             self._work, max_weight=MAX_BATCH, executor=executor
         )
+
+    @property
+    def generator(self) -> Generator:
+        """The network, for work in another thread than the one that draws."""
+        return self._drawer.network
 
     def label_number(self, label: int | str | None, *, pointer: str) -> int | None:
         """The class that a number or a name means; see `drawing.label_number`."""

@@ -22,22 +22,29 @@ Body = TypeVar("Body", bound=BaseModel)
 log = structlog.get_logger()
 
 
-async def read_body(request: Request, kind: type[Body], *, max_bytes: int) -> Body:
-    """The JSON body of a request. Raises TooLarge; InvalidInput, which points at what is wrong."""
+async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
+    """The body of a request. Raises TooLarge."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
             raise TooLarge(f"the body is larger than {max_bytes} bytes")
-    return _valid(lambda: kind.model_validate_json(bytes(body)))
+    return bytes(body)
+
+
+async def read_body(request: Request, kind: type[Body], *, max_bytes: int) -> Body:
+    """The JSON body of a request. Raises TooLarge; InvalidInput, which points at what is wrong."""
+    body = await read_bytes(request, max_bytes=max_bytes)
+    return valid(lambda: kind.model_validate_json(body))
 
 
 def read_query(request: Request, kind: type[Body]) -> Body:
     """The query of a request. Raises InvalidInput, which points at what is wrong."""
-    return _valid(lambda: kind.model_validate(dict(request.query_params)), "/query")
+    return valid(lambda: kind.model_validate(dict(request.query_params)), "/query")
 
 
-def _valid(parse: Callable[[], Body], root: str = "") -> Body:
+def valid(parse: Callable[[], Body], root: str = "") -> Body:
+    """What `parse` returns. Raises InvalidInput, which points at what is wrong below `root`."""
     try:
         return parse()
     except ValidationError as error:

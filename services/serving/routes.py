@@ -3,6 +3,7 @@
     POST /v1/models/{model}/generate   {n, seed?, label?, truncation?, format}
     GET  /v1/models/{model}/image      one picture; a new one each time without a seed
     GET  /v1/models/{model}/ready      loads the model
+    POST /v1/models/{model}/encode, /interpolate: see latent.py
     GET  /v1/models, /v1/models/{model}; /healthz, /readyz
 
 `{model}` is `name`, `name@version` or `name@alias`.
@@ -12,9 +13,8 @@ from __future__ import annotations
 
 import re
 from random import Random
-from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,15 +24,12 @@ from services.serving import answers, problems
 from services.serving.answers import Format, Origin
 from services.serving.batching import WaitingRoom
 from services.serving.drawing import Draw
+from services.serving.latent import LatentRoutes
 from services.serving.models import Models
+from services.serving.requests import MAX_SEED, Label
 from shared.errors import FieldError, InvalidInput
 from shared.schemas.networks import Frozen
 from shared.settings import Settings
-
-MAX_SEED = 2**32
-
-Label = int | Annotated[str, StringConstraints(max_length=200)]
-"""A class by number or by name."""
 
 
 class ImageRequest(Frozen):
@@ -57,6 +54,7 @@ class Routes:
         self._models = models
         self._settings = settings
         self._room = WaitingRoom(settings.serve_max_waiting_images)
+        self._latent = LatentRoutes(models, settings)
         # No secrets; asking the system for each would let go of the interpreter's lock.
         self._seeds = Random()  # noqa: S311
 
@@ -66,6 +64,7 @@ class Routes:
                 # The most asked for first: they are tried in this order.
                 Route("/v1/models/{model}/image", self.image),
                 Route("/v1/models/{model}/generate", self.generate, methods=["POST"]),
+                *self._latent.routes(),
                 Route("/v1/models/{model}/ready", self.ready_model),
                 Route("/v1/models/{model}", self.get_model),
                 Route("/v1/models", self.list_models),

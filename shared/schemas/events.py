@@ -14,7 +14,7 @@ class EventType(StrEnum):
     METRIC = (
         "metric"  # {kimg, step, img_per_s, eta_s, of, and the recipe's scalars: loss_d, loss_g ...}
     )
-    SAMPLE = "sample"  # {kimg, key, path}: a sample grid lies in object storage
+    SAMPLE = "sample"  # {key, path; of a training kimg}: a grid lies in object storage
     CHECKPOINT = "checkpoint"  # {kimg, key, bytes, seconds}
     COLLAPSE = "collapse"  # {kimg, alarms, signs, action}
     LOG = "log"  # {line, stream}

@@ -19,6 +19,7 @@ class JobKind(StrEnum):
     INGEST = "ingest"
     TRAIN = "train"
     SAMPLE = "sample"
+    ENCODE = "encode"
     EVALUATE = "evaluate"
 
 

@@ -15,6 +15,12 @@ class Task(StrEnum):
     """What a served model can do."""
 
     GENERATE = "generate"
+    ENCODE = "encode"
+    INTERPOLATE = "interpolate"
+
+
+GENERATOR_TASKS = [Task.GENERATE, Task.ENCODE, Task.INTERPOLATE]
+"""Of every generator. Cards of before projection name the first only, and serving does all."""
 
 
 class SnapshotConfig(BaseModel):

@@ -105,6 +105,15 @@ def sample_grid(job_id: str, attempt: int, kimg: float) -> str:
     return f"runs/{job_id}/attempts/{attempt}/samples/{kimg:010.3f}.webp"
 
 
+def latents(job_id: str, attempt: int) -> str:
+    """What an encode job found."""
+    return f"runs/{job_id}/attempts/{attempt}/latents.safetensors"
+
+
+def latents_grid(job_id: str, attempt: int) -> str:
+    return f"runs/{job_id}/attempts/{attempt}/samples/latents.webp"
+
+
 def replay_shard(job_id: str, attempt: int, round_: int, rank: int, recoveries: int = 0) -> str:
     name = f"{round_:08d}{_again(recoveries)}-r{rank}.safetensors"
     return f"runs/{job_id}/attempts/{attempt}/replay/{name}"

@@ -130,12 +130,13 @@ def test_a_dataset_or_model_may_be_made_by_a_job_before(live: Live, http: httpx2
     sample = {"kind": "sample", "spec": {"model": "tailor", "n": 3}, "after": [made["id"]]}
     assert http.post("/v1/jobs", json=sample).status_code == 202
     problem(http.post("/v1/jobs", json=sample | {"after": [ingest.id]}), 404, "NOT_FOUND")
-    evaluate = sample | {"kind": "evaluate", "spec": {"model": "tailor", "dataset": "garments"}}
-    spec = http.post("/v1/jobs", json=evaluate).json()["spec"]
-    assert spec["model"] == "tailor"  # its version is still to come
-    assert spec["dataset_version"]
-    found = problem(http.post("/v1/jobs", json=evaluate | {"after": []}), 404, "NOT_FOUND")
-    assert found["errors"][0]["pointer"] == "/spec/model"
+    for kind in ("evaluate", "encode"):
+        both = sample | {"kind": kind, "spec": {"model": "tailor", "dataset": "garments"}}
+        spec = http.post("/v1/jobs", json=both).json()["spec"]
+        assert spec["model"] == "tailor"  # its version is still to come
+        assert spec["dataset_version"]
+        found = problem(http.post("/v1/jobs", json=both | {"after": []}), 404, "NOT_FOUND")
+        assert found["errors"][0]["pointer"] == "/spec/model"
 
 
 def test_lists_are_filtered_and_paged(live: Live, http: httpx2.Client) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from services.cli.main import main
 from services.serving import replicas
 from shared.schemas.events import EventType
-from shared.schemas.jobs import JobState, Outcome, Progress
+from shared.schemas.jobs import JobKind, JobState, Outcome, Progress
 from shared.settings import Settings, inherited_environment
 from shared.storage import keys
 from shared.storage.registry import Registry
@@ -281,6 +281,41 @@ def test_models_and_their_pictures(elmyr: Elmyr, live: Live, draw: Callable[...,
     assert len(json.loads(draw("all.json", "-n", "2").read_bytes())["images"]) == 2
     assert "there are" in elmyr("sample", "tailor", "--label", "hat", code=2)[1]
     assert "tailor" in elmyr("sample", "taylor", code=6)[1]
+
+
+def test_a_picture_is_encoded_and_led_to_another(elmyr: Elmyr, draw: Callable[..., Path]) -> None:
+    draw("coat.png", "--seed", "1", "--label", "bag")
+    assert elmyr.lines("encode", "tailor", "coat.png", "-o", "coat.json") == ["coat.json"]
+    found = json.loads((elmyr.folder / "coat.json").read_text())
+    assert (found["model"], found["label"], len(found["z"])) == ("tailor", 1, 16)
+    for file in ("again.png", "again.webp"):
+        elmyr("encode", "tailor", "coat.png", "--label", "1", "-o", file)
+        assert Image.open(elmyr.folder / file).size == (16, 16)
+    elmyr("interpolate", "tailor", "coat.json", "coat.png", "-n", "4", "-o", "way.png")
+    assert Image.open(elmyr.folder / "way.png").size == (38, 38)
+    elmyr("interpolate", "tailor", "3", "4", "--label", "boot", "-o", "way.zip")
+    with zipfile.ZipFile(elmyr.folder / "way.zip") as archive:
+        assert len(archive.namelist()) == 8
+    (elmyr.folder / "not.json").write_text("{}")
+    for words, code, says in (
+        (("encode", "tailor"), 2, "--dataset"),
+        (("encode", "tailor", "coat.png", "-o", "coat.gif"), 2, "coat.gif"),
+        (("encode", "tailor", "coat.json"), 2, "PNG, JPEG or WebP"),
+        (("encode", "tailor", "missing.png"), 1, "missing.png"),
+        (("interpolate", "tailor", "not.json", "4"), 2, "not.json"),
+        (("interpolate", "tailor", "3", "4", "-o", "way.gif"), 2, "way.gif"),
+    ):
+        assert says in elmyr(*words, code=code)[1]
+
+
+def test_a_dataset_is_encoded_by_a_job(live: Live, elmyr: Elmyr) -> None:
+    publish_forger(Registry(live.store), "tailor")
+    words = ("encode", "tailor", "--dataset", "garments", "-n", "9", "--seed", "2", "--detach")
+    (job_id,) = elmyr.lines(*words)
+    job = live.queue.get(job_id)
+    assert job.kind is JobKind.ENCODE
+    assert (job.spec["model"], job.spec["n"], job.spec["seed"]) == ("tailor@1", 9, 2)
+    assert job.spec["dataset_version"]
 
 
 def test_many_pictures_come_from_a_job(live: Live, elmyr: Elmyr) -> None:

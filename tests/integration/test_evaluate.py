@@ -21,8 +21,8 @@ from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
-from tests.datasets import push
-from tests.training import dirty_squares, squares
+from tests.pushing import push
+from tests.training import SQUARE_CLASSES, dirty_squares, squares
 from workers.jobs import evaluate
 from workers.jobs.context import AttemptContext, End
 from workers.training.data import TrainingData
@@ -71,8 +71,8 @@ def run_evaluate(settings: Settings, job_queue: JobQueue) -> Evaluate:
 def test_a_model_is_scored_against_pictures_that_it_never_saw(
     run_evaluate: Evaluate, object_store: ObjectStore, job_queue: JobQueue
 ) -> None:
-    seen = push(object_store, "squares", dirty_squares(256, seed=0))
-    push(object_store, "squares-test", dirty_squares(240, seed=1))
+    seen = push(object_store, "squares", SQUARE_CLASSES, dirty_squares(256, seed=0))
+    push(object_store, "squares-test", SQUARE_CLASSES, dirty_squares(240, seed=1))
     card = publish(object_store, seen, num_classes=4)
 
     ends = [run_evaluate(model="forger", dataset="squares-test") for _ in range(2)]
@@ -105,7 +105,7 @@ def test_without_other_pictures_one_half_is_held_against_the_other(
     run_evaluate: Evaluate, object_store: ObjectStore
 ) -> None:
     pictures = dirty_squares(256, seed=0)
-    seen = push(object_store, "shapes", TrainingData(pictures.images, None, None))
+    seen = push(object_store, "shapes", [], TrainingData(pictures.images, None, None))
     card = publish(object_store, seen, num_classes=0)
     end = run_evaluate(model="forger", dataset="shapes")
     assert end.outcome is Outcome.SUCCEEDED, end.error
@@ -120,8 +120,12 @@ def test_without_other_pictures_one_half_is_held_against_the_other(
 def test_pictures_of_another_form_are_no_reference(
     run_evaluate: Evaluate, object_store: ObjectStore
 ) -> None:
-    publish(object_store, push(object_store, "squares", squares(64, size=SIZE)), num_classes=4)
-    push(object_store, "large", squares(64, size=16))
+    publish(
+        object_store,
+        push(object_store, "squares", SQUARE_CLASSES, squares(64, size=SIZE)),
+        num_classes=4,
+    )
+    push(object_store, "large", SQUARE_CLASSES, squares(64, size=16))
     end = run_evaluate(model="forger", dataset="large")
     assert end.outcome is Outcome.FAILED
     assert "16 x 16 x 1" in str(end.error)
@@ -132,5 +136,9 @@ def test_pictures_of_another_form_are_no_reference(
 def test_it_stops_when_asked(
     run_evaluate: Evaluate, object_store: ObjectStore, wish: str, outcome: str
 ) -> None:
-    publish(object_store, push(object_store, "squares", squares(64, size=SIZE)), num_classes=4)
+    publish(
+        object_store,
+        push(object_store, "squares", SQUARE_CLASSES, squares(64, size=SIZE)),
+        num_classes=4,
+    )
     assert run_evaluate(wish, model="forger", dataset="squares").outcome == outcome

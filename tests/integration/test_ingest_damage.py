@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from shared import idx
+from shared import decoding, idx
 from shared.errors import InvalidInput, UnsafeImage
 from tests.uploads import picture, png, saved, tar_of, zip_of
-from workers.jobs.ingest import archives, decode, folders, parquet
+from workers.jobs.ingest import archives, folders, parquet
 from workers.jobs.ingest import idx as idx_files
 from workers.jobs.ingest.archives import Kind
 from workers.jobs.ingest.spool import Refusals, Spool
@@ -81,7 +81,7 @@ def read_whole(data: bytes, folder: Path) -> None:
             content = spool.read(item.extent)
             if item.shape is None:
                 try:
-                    decode.decode(content, size=8, channels=3, fit="crop")
+                    decoding.decode(content, size=8, channels=3, fit="crop")
                 except UnsafeImage as error:
                     refusals.add(item.path, error.detail)
 

@@ -17,8 +17,8 @@ from shared.settings import Settings
 from shared.storage import keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
-from tests.datasets import push
-from tests.training import dirty_squares
+from tests.pushing import push
+from tests.training import SQUARE_CLASSES, dirty_squares
 from workers.jobs import train
 from workers.jobs.context import AttemptContext, End
 
@@ -33,7 +33,7 @@ def run_train(
     settings: Settings, object_store: ObjectStore, job_queue: JobQueue, event_log: EventLog
 ) -> Callable[..., Ended]:
     """Run a train job with this configuration, as the attempt would."""
-    push(object_store, "squares", dirty_squares(256, seed=0))
+    push(object_store, "squares", SQUARE_CLASSES, dirty_squares(256, seed=0))
 
     def run(events: EventType, **config: Any) -> Ended:
         job_id = new_job_id()

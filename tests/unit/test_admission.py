@@ -113,6 +113,7 @@ def test_a_reservation_keeps_only_what_its_job_needs() -> None:
     ("asked", "cluster", "needs"),
     [
         (job(JobKind.INGEST), TWO_CPUS, Resources(cpus=1)),
+        (job(JobKind.ENCODE), TWO_CPUS, Resources(cpus=1)),
         (job(JobKind.EVALUATE), TWO_CPUS, Resources(cpus=1)),
         (job(JobKind.SAMPLE), TWO_CPUS, Resources(samplings=1)),
         (job(JobKind.TRAIN, workers=2), TWO_CPUS, Resources(cpus=2)),

@@ -15,25 +15,23 @@ import torch
 from torch import Tensor
 
 from shared import clock
-from shared.errors import InvalidInput
 from shared.networks import snapshot
 from shared.networks.generators import Generator
 from shared.networks.sampling import sample
 from shared.niceness import yield_to_requests
-from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, Progress
 from shared.schemas.scores import Evaluation, YardstickCard
 from shared.schemas.specs import EvaluateSpec
 from shared.storage import datasets
-from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
 from workers.evaluation.measures import NUM_NEIGHBOURS
 from workers.evaluation.scoring import classification_accuracy, scores_of
 from workers.evaluation.yardstick import accuracy, num_steps, train_yardstick
 from workers.jobs.context import AttemptContext, End
+from workers.jobs.selection import load_fitting, order, taken
 from workers.jobs.yardsticks import YARDSTICK_SEED, find_yardstick
 from workers.training import data
-from workers.training.data import Sampler, TrainingData
+from workers.training.data import TrainingData
 from workers.training.loop import deterministic_cpu
 
 DRAWN_AT_ONCE = 250
@@ -62,11 +60,11 @@ def run(context: AttemptContext) -> End:
     everything = data.load(context.store, trained_on)
     held_out = (manifest.name, manifest.version) != (trained_on.name, trained_on.version)
     seen, reference = (
-        (everything, _reference(context.store, manifest, trained_on))
+        (everything, load_fitting(context.store, manifest, like=trained_on))
         if held_out
         else _halves(everything, spec.seed)
     )
-    reference = _taken(reference, _order(reference, spec.seed)[: spec.n])
+    reference = taken(reference, order(reference, spec.seed)[: spec.n])
 
     # Find or train the yardstick.
     num_learned = min(len(seen.images), MAX_LEARNED) if generator.config.num_classes else 0
@@ -145,45 +143,12 @@ def draw(
     return torch.cat(batches).permute(0, 3, 1, 2).contiguous(), labels
 
 
-def _reference(
-    store: ObjectStore, manifest: DatasetManifest, trained_on: DatasetManifest
-) -> TrainingData:
-    """The pictures of another dataset than the model's own; its classes only if they are the same.
-
-    Raises InvalidInput: they have another size or number of channels.
-    """
-    if (manifest.size, manifest.channels) != (trained_on.size, trained_on.channels):
-        raise InvalidInput(
-            f"dataset {manifest.name} is {_form(manifest)}, the model was trained on "
-            f"{_form(trained_on)}: push the reference with --size {trained_on.size} "
-            f"--channels {trained_on.channels}"
-        )
-    pictures = data.load(store, manifest)
-    if manifest.class_names != trained_on.class_names:
-        return TrainingData(pictures.images, None, None)
-    return pictures
-
-
-def _form(manifest: DatasetManifest) -> str:
-    return f"{manifest.size} x {manifest.size} x {manifest.channels}"
-
-
 def _halves(pictures: TrainingData, seed: int) -> tuple[TrainingData, TrainingData]:
     """Two halves that share no picture: one stands for the training, the other is held out from
     nothing but the measures."""
-    order = _order(pictures, seed)
-    middle = len(order) // 2
-    return _taken(pictures, order[:middle]), _taken(pictures, order[middle:])
-
-
-def _order(pictures: TrainingData, seed: int) -> Tensor:
-    n = len(pictures.images)
-    return torch.from_numpy(Sampler(n, seed).indices(0, n))
-
-
-def _taken(pictures: TrainingData, rows: Tensor) -> TrainingData:
-    labels = None if pictures.labels is None else pictures.labels[rows]
-    return TrainingData(pictures.images[rows], labels, None)
+    rows = order(pictures, seed)
+    middle = len(rows) // 2
+    return taken(pictures, rows[:middle]), taken(pictures, rows[middle:])
 
 
 def _counting(context: AttemptContext, *, of: int) -> Callable[[], None]:

@@ -21,7 +21,7 @@ from shared.networks import snapshot
 from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, StopRequest
-from shared.schemas.models import ModelCard, SnapshotConfig, Task
+from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig
 from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import Change, GanConfig
 from shared.schemas.specs import TrainSpec
@@ -203,7 +203,7 @@ def _publish(
     description = SnapshotConfig(
         generator=config.generator,
         class_names=dataset.class_names if config.generator.num_classes else [],
-        tasks=[Task.GENERATE],
+        tasks=GENERATOR_TASKS,
     )
     return Registry(context.store).publish(
         ModelCard(

@@ -33,7 +33,7 @@ router = APIRouter(
     responses=declared(Unauthorized, InvalidInput, Unavailable),
 )
 
-READERS = (JobKind.TRAIN, JobKind.EVALUATE)
+READERS = (JobKind.TRAIN, JobKind.ENCODE, JobKind.EVALUATE)
 """Kinds of jobs whose spec names a dataset that they read."""
 UPLOAD_TYPES = (
     "application/zip",

@@ -1,4 +1,4 @@
-"""Pictures of a job: the grids of a training, or what a sampling job has drawn so far."""
+"""Pictures of a job: its grids, or what a sampling job has drawn so far."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ router = APIRouter(
 
 
 class Sample(BaseModel):
-    """One picture. A training's grids have `kimg` and `at`; a sampling job's have `index`."""
+    """One picture. Grids have `at` and, of a training, `kimg`; a sampling job's have `index`."""
 
     name: str
     url: str
@@ -88,7 +88,7 @@ def _grids(parts: Parts, job: Job) -> Iterator[Sample]:
             yield Sample(
                 name=key.removeprefix(keys.run_prefix(job.id)),
                 url=artifact_url(key),
-                kimg=event.data["kimg"],
+                kimg=event.data.get("kimg"),
                 at=event.at,
             )
 

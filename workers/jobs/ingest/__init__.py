@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from shared import decoding
 from shared.errors import InvalidInput, UnsafeImage
 from shared.schemas.events import EventType
 from shared.schemas.jobs import Outcome, Progress
 from shared.schemas.specs import IngestSpec
 from workers.jobs.context import AttemptContext, End
-from workers.jobs.ingest import archives, decode, folders, idx, parquet, pipeline
+from workers.jobs.ingest import archives, folders, idx, parquet, pipeline
 from workers.jobs.ingest.archives import Kind
 from workers.jobs.ingest.spool import Contents, Refusals, Spool
 from workers.jobs.ingest.version import VersionBuilder
@@ -150,7 +151,7 @@ def _layout(
             has_colour |= item.shape[2:] == (3,)
             continue
         try:
-            header = decode.read_header(spool.read(item.extent))
+            header = decoding.read_header(spool.read(item.extent))
         except UnsafeImage:
             continue  # refused, with its reason, when it is decoded
         sides.append(min(header.width, header.height))

@@ -17,9 +17,9 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from shared import decoding
 from shared.errors import UnsafeImage
 from shared.niceness import yield_to_requests
-from workers.jobs.ingest import decode
 from workers.jobs.ingest.spool import Item
 
 NUM_DECODERS = 2  # one decodes while the other's block is moved
@@ -29,7 +29,7 @@ MAX_STORE_BYTES = 256 * 2**20  # of Ray's object store
 
 
 def decoded(
-    items: list[Item], spool: Path, *, size: int, channels: int, fit: decode.Fit
+    items: list[Item], spool: Path, *, size: int, channels: int, fit: decoding.Fit
 ) -> Iterator[pa.Table]:
     """Blocks in the items' order, with columns `path`, `label`, `text`, `image` (raw pixels; null
     where it was refused), `digest` (sha256 of the pixels) and `reason` (why it was refused)."""
@@ -52,7 +52,7 @@ def decoded(
 
 
 def decode_block(
-    block: pa.Table, *, spool: str, size: int, channels: int, fit: decode.Fit
+    block: pa.Table, *, spool: str, size: int, channels: int, fit: decoding.Fit
 ) -> pa.Table:
     """One block of items, decoded: what a task of Ray Data does."""
     yield_to_requests()
@@ -66,9 +66,9 @@ def decode_block(
             try:
                 if row["shape"]:
                     raw = np.frombuffer(data, np.uint8).reshape(row["shape"])
-                    pixels = decode.resize(raw, size=size, channels=channels, fit=fit)
+                    pixels = decoding.resize(raw, size=size, channels=channels, fit=fit)
                 else:
-                    pixels = decode.decode(data, size=size, channels=channels, fit=fit)
+                    pixels = decoding.decode(data, size=size, channels=channels, fit=fit)
             except UnsafeImage as error:
                 images.append(None)
                 digests.append(None)

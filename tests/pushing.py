@@ -1,4 +1,4 @@
-"""Datasets put into a store as an ingest would leave them, without the job."""
+"""Datasets in the store, without an upload and an ingest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from shared.storage.objects import ObjectStore
 from workers.training import shards
 from workers.training.data import TrainingData
 
-CLASS_NAMES = ["north-west", "north-east", "south-west", "south-east"]
 
-
-def push(store: ObjectStore, name: str, pictures: TrainingData) -> DatasetManifest:
-    """The pictures as a version of dataset `name`, the newest."""
+def push(
+    store: ObjectStore, name: str, class_names: list[str], pictures: TrainingData
+) -> DatasetManifest:
+    """The pictures as a version of dataset `name`, as an ingest would leave it."""
     n, channels, size, _ = pictures.images.shape
     labels = pictures.labels
     data = shards.encode(
@@ -32,8 +32,7 @@ def push(store: ObjectStore, name: str, pictures: TrainingData) -> DatasetManife
     store.put(key, data)
     manifest = DatasetManifest(
         name=name, version=digest, size=size, channels=channels, num_images=n,
-        num_classes=0 if labels is None else len(CLASS_NAMES),
-        class_names=[] if labels is None else CLASS_NAMES,
+        num_classes=len(class_names), class_names=class_names,
         shards=[Shard(key=key, bytes=len(data), sha256=digest, num_images=n)],
         created_at=now(),
     )  # fmt: skip

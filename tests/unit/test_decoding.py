@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from shared.decoding import ImageHeader, decode, read_header, resize
 from shared.errors import UnsafeImage
 from tests.uploads import picture, png_header, saved
-from workers.jobs.ingest.decode import ImageHeader, decode, read_header, resize
 
 
 def frames(format: str, **options: Any) -> bytes:
