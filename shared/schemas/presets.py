@@ -117,7 +117,7 @@ def modern(*, size: int, channels: int, num_classes: int) -> GanConfig:
     """Relativistic pairing loss with R1 and R2 (R3GAN, Huang 2024), EMA, minibatch standard
     deviation (Karras 2017), large steps on small batches. Classes are not used."""
     del num_classes
-    return _modern("modern", size=size, channels=channels, num_classes=0)
+    return _modern("modern", size=size, channels=channels, num_classes=0, lr=1.5e-3, gamma=0.1)
 
 
 def modern_conditional(*, size: int, channels: int, num_classes: int) -> GanConfig:
@@ -125,11 +125,20 @@ def modern_conditional(*, size: int, channels: int, num_classes: int) -> GanConf
     (Miyato 2018)."""
     if num_classes == 0:
         raise InvalidInput("preset modern-conditional needs a dataset with labels; take modern")
-    return _modern("modern-conditional", size=size, channels=channels, num_classes=num_classes)
+    return _modern(
+        "modern-conditional",
+        size=size,
+        channels=channels,
+        num_classes=num_classes,
+        lr=4e-3,
+        gamma=0.03,
+    )
 
 
-def _modern(preset: str, *, size: int, channels: int, num_classes: int) -> GanConfig:
-    optimizer = OptimizerConfig(lr=1.5e-3, beta1=0.0, beta2=0.99, decay_from=0.5)
+def _modern(
+    preset: str, *, size: int, channels: int, num_classes: int, lr: float, gamma: float
+) -> GanConfig:
+    optimizer = OptimizerConfig(lr=lr, beta1=0.0, beta2=0.99, decay_from=0.5)
     return GanConfig(
         preset=preset,
         generator=GeneratorConfig(size=size, channels=channels, num_classes=num_classes),
@@ -140,7 +149,7 @@ def _modern(preset: str, *, size: int, channels: int, num_classes: int) -> GanCo
         num_generated=64,
         optimizer_g=optimizer,
         optimizer_d=optimizer,
-        penalties=PenaltyConfig(r1_gamma=0.1, r2_gamma=0.1, every=8),
+        penalties=PenaltyConfig(r1_gamma=gamma, r2_gamma=gamma, every=8),
         replay=ReplayConfig(capacity=64, num_new=48),
         ema_half_life_kimg=11.0,
     )

@@ -27,9 +27,15 @@ from shared.networks.layers import BatchNorm
 from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import Change, GanConfig
 from tests.benchmarks.table import print_table
-from tests.benchmarks.trainings import NUM_CLASSES, SIZE, shipped
+from tests.benchmarks.trainings import (
+    NUM_CLASSES,
+    SIZE,
+    load_yardstick,
+    shipped,
+    yardstick_arrays,
+)
 from workers.evaluation.distances import frechet_distance
-from workers.evaluation.yardstick import Yardstick, build_yardstick, train_yardstick
+from workers.evaluation.yardstick import train_yardstick
 from workers.jobs.evaluate import draw
 from workers.recipes.gan import Gan
 from workers.training.loop import Checkpoint, Collapse, Grid, Metrics, deterministic_cpu
@@ -37,7 +43,7 @@ from workers.training.ranks import Ranks
 from workers.training.recovery import Hopeless, train_and_recover
 
 FAULT_KIMG = 60.0
-FALL_KIMG, START_KIMG, HEALTHY_KIMG = 120.0, 40.0, 60.0
+FALL_KIMG, START_KIMG, HEALTHY_KIMG = 120.0, 60.0, 60.0
 N = 5_000
 NORMAL = {"generator": {"init": "normal"}, "discriminator": {"init": "normal"}}
 RATES = ((2e-4, 2e-4), (4e-4, 2e-4), (4e-4, 8e-4), (4e-4, 4e-4))
@@ -125,11 +131,8 @@ def run(preset: str, overrides: dict[str, Any], fault: str, weights: dict[str, A
         )
     except Hopeless:
         return Run(reports, float("nan"))
-    yardstick = build_yardstick(size=SIZE, channels=1, num_classes=NUM_CLASSES)
-    yardstick.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    yardstick.eval()
-    recipe.G_ema.eval()
-    pictures, _ = draw(recipe.G_ema, N, 1, lambda: None)
+    yardstick = load_yardstick(weights)
+    pictures, _ = draw(recipe.settled(), N, 1, lambda: None)
     real, _ = yardstick.read(data.images)
     drawn, _ = yardstick.read(pictures)
     return Run(reports, frechet_distance(real, drawn))
@@ -138,7 +141,9 @@ def run(preset: str, overrides: dict[str, Any], fault: str, weights: dict[str, A
 def main() -> None:
     """Print a table for each of the parts asked for, or for all."""
     deterministic_cpu()
-    weights = _arrays(train_yardstick(shipped(), NUM_CLASSES, seed=0, on_step=lambda: None))
+    weights = yardstick_arrays(
+        train_yardstick(shipped(), NUM_CLASSES, seed=0, on_step=lambda: None)
+    )
     parts = sys.argv[1:] or ["starts", "healthy", "falls"]
     with ProcessPoolExecutor(2) as pool:
         for part in parts:
@@ -192,10 +197,6 @@ def _falls() -> list[tuple[str, str, dict[str, Any], str]]:
 
 
 PARTS = {"starts": _starts, "healthy": _healthy, "falls": _falls}
-
-
-def _arrays(yardstick: Yardstick) -> dict[str, Any]:
-    return {name: tensor.numpy() for name, tensor in yardstick.state_dict().items()}
 
 
 if __name__ == "__main__":

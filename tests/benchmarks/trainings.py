@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from shared import idx
 from shared.networks.catalog import build_generator
 from shared.networks.generators import Generator
 from shared.schemas.recipes import GanConfig
+from workers.evaluation.yardstick import Yardstick, build_yardstick
 from workers.recipes.gan import Gan
 from workers.training.data import TrainingData
 from workers.training.loop import Checkpoint, Collapse, Grid, Metrics, deterministic_cpu, train
@@ -29,8 +29,6 @@ from workers.training.ranks import Ranks
 SIZE = 32
 NUM_CLASSES = 10
 EXAMPLE = Path("examples/fashion-mnist")
-Tamper = Callable[[Gan, int], None]
-"""Called with the recipe before each step: what a benchmark does to a run."""
 
 
 def garments(folder: Path, split: str) -> TrainingData:
@@ -61,6 +59,19 @@ def _read(path: Path) -> Tensor:
 
 def _packed(path: Path) -> Path:
     return path.with_name(path.name + ".gz")
+
+
+def yardstick_arrays(yardstick: Yardstick) -> dict[str, Any]:
+    """A yardstick's weights, to be handed to another process."""
+    return {name: tensor.numpy() for name, tensor in yardstick.state_dict().items()}
+
+
+def load_yardstick(arrays: dict[str, Any]) -> Yardstick:
+    """The yardstick of these weights."""
+    yardstick = build_yardstick(size=SIZE, channels=1, num_classes=NUM_CLASSES)
+    yardstick.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    yardstick.eval().requires_grad_(False)
+    return yardstick
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,8 @@ LIMITS: dict[str, Callable[[float, float], bool]] = {
     "variance_within": lambda value, lowest: value < 0.1,
     "gradient_similarity": lambda value, lowest: value > 0.9,
     "sureness_d": lambda value, lowest: value > 0.95,
-    "mean_distance": lambda value, lowest: value > max(0.15, 4 * lowest),
-    "worst_mean_distance": lambda value, lowest: value > max(0.5, 4 * lowest),
+    "mean_distance": lambda value, lowest: value > min(max(0.15, 4 * lowest), 1),
+    "worst_mean_distance": lambda value, lowest: value > min(max(0.5, 4 * lowest), 2),
 }
 """Whether a sign is out of bounds, given its lowest value in the run so far. The numbers lie
 between those of healthy and of ill runs: docs/collapse.md."""
