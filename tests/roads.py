@@ -66,7 +66,7 @@ def spec(
         "workers": workers,
         "kimg": kimg,
         "seed": seed,
-        "config": narrow | often | config,
+        "config": narrow | often | {"replay": {"enabled": True}} | config,
     }
 
 

@@ -24,7 +24,7 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
         "lecture",
         {"discriminator": {"dropout": 0.2, "variance_input": True}, "label_flip": 0.1},
     ),
-    "without replay": ("modern", {"replay": {"enabled": False}}),
+    "with replay": ("modern", {"replay": {"enabled": True}}),
     "augmented": ("modern", {"augment": {"p": 0.5, "target": 0.6, "flip": True}}),
     "residual": (
         "modern-conditional",

@@ -231,7 +231,7 @@ def _compare_with_bare() -> None:
     """With and without the repository."""
     rows = []
     for preset in ("lecture", "modern", "modern-conditional"):
-        config = config_of(preset)
+        config = config_of(preset, replay={"enabled": True})
         without = config_of(preset, replay={"enabled": False}, num_generated=config.num_fakes)
         replay_s: list[float] = []
         seconds = measure(
