@@ -43,7 +43,7 @@ from workers.training.ranks import Ranks
 from workers.training.recovery import Hopeless, train_and_recover
 
 FAULT_KIMG = 60.0
-FALL_KIMG, START_KIMG, HEALTHY_KIMG = 120.0, 60.0, 60.0
+FALL_KIMG, START_KIMG, HEALTHY_KIMG = 100.0, 60.0, 50.0
 N = 5_000
 NORMAL = {"generator": {"init": "normal"}, "discriminator": {"init": "normal"}}
 RATES = ((2e-4, 2e-4), (4e-4, 2e-4), (4e-4, 8e-4), (4e-4, 4e-4))

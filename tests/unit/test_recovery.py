@@ -175,8 +175,8 @@ def test_changes_are_changes_of_the_configuration() -> None:
     assert rates.optimizer_d.lr == BASE.optimizer_d.lr / 2
     assert rates.optimizer_g.lr == BASE.optimizer_g.lr / 2
     penalties = rates.changed("penalties").penalties
-    assert (penalties.r1_gamma, penalties.r2_gamma) == (0.1, 0.1)
-    assert rates.changed("penalties").changed("penalties").penalties.r1_gamma == 0.2
+    assert (penalties.r1_gamma, penalties.r2_gamma) == (0.2, 0.2)
+    assert tiny("lecture").changed("penalties").penalties.r1_gamma == 0.1
     afresh = tiny("lecture").changed("afresh")
     assert afresh.generator.init == afresh.discriminator.init == "orthogonal"
     assert rates.changed("penalties").changes == ["rates", "penalties"]
