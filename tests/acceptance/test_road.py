@@ -152,7 +152,7 @@ class Answer(NamedTuple):
 
 def test_what_it_published_is_scored(client: Client, trained: Job) -> None:
     assert trained.result is not None
-    spec = {"model": "shapes", "dataset": "shapes", "n": 200}
+    spec = {"model": "shapes", "dataset": DATASET, "n": 200}
     job = client.wait(client.submit("evaluate", spec).id, timeout_s=240)
     assert job.result is not None
     (evaluation,) = client.scores("shapes", trained.result["version"])
