@@ -18,7 +18,7 @@ SMALL = GeneratorConfig(size=16, width=8, z_dim=16, num_classes=len(CLASS_NAMES)
 BENCH = GeneratorConfig(size=32, channels=1, num_classes=10)
 
 
-UNTRAINED = {"norms", "narrow", "gamma"}
+UNTRAINED = {"norms", "narrow", "gamma", "affines"}
 """Parts that begin the same for each class, or at 0: untrained they would do nothing."""
 
 
@@ -29,6 +29,8 @@ def forger(config: GeneratorConfig, *, seed: int = 0) -> Generator:
     for name, parameter in network.named_parameters():
         if UNTRAINED & set(name.split(".")):
             torch.nn.init.normal_(parameter, 0.0, 0.5)
+    if config.text_dim:
+        torch.nn.init.normal_(network.examples)
     network.eval().requires_grad_(requires_grad=False)
     return network
 
