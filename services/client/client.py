@@ -285,6 +285,7 @@ class Client:
         n: int = 1,
         seed: int | None = None,
         label: int | str | None = None,
+        prompt: str | None = None,
         truncation: float = 1.0,
         format: ImageFormat = "png",
     ) -> bytes:
@@ -294,7 +295,10 @@ class Client:
         """
         if self._serving is None:
             raise NoStack("the address of serving is not known: set ELMYR_SERVE_URL")
-        body = {"n": n, "seed": seed, "label": label, "truncation": truncation, "format": format}
+        body = {
+            "n": n, "seed": seed, "label": label, "prompt": prompt, "truncation": truncation,
+            "format": format,
+        }  # fmt: skip
         given = {name: value for name, value in body.items() if value is not None}
         return self._serving.send("POST", f"/v1/models/{model}/generate", json=given).content
 
