@@ -13,7 +13,7 @@ from shared.ids import new_job_id
 from shared.networks import snapshot
 from shared.networks.catalog import build_generator
 from shared.queue.jobs import JobQueue
-from shared.schemas.datasets import DatasetManifest, Shard
+from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import JobKind, JobSubmission, Outcome
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
 from shared.schemas.networks import GeneratorConfig
@@ -21,40 +21,14 @@ from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
+from tests.datasets import push
 from tests.training import dirty_squares, squares
 from workers.jobs import evaluate
 from workers.jobs.context import AttemptContext, End
-from workers.training import shards
 from workers.training.data import TrainingData
 
 SIZE = 8
-CLASS_NAMES = ["north-west", "north-east", "south-west", "south-east"]
 Evaluate = Callable[..., End]
-
-
-def push(store: ObjectStore, name: str, pictures: TrainingData) -> DatasetManifest:
-    """The pictures as a version of dataset `name`, as an ingest would leave it."""
-    n, channels, size, _ = pictures.images.shape
-    labels = pictures.labels
-    data = shards.encode(
-        shards.ShardData(
-            images=pictures.images.permute(0, 2, 3, 1).contiguous().numpy(),
-            labels=torch.full((n,), -1).numpy() if labels is None else labels.numpy(),
-            texts=[None] * n,
-        )
-    )
-    digest = hashlib.sha256(data).hexdigest()
-    key = keys.dataset_shard(name, digest, 0)
-    store.put(key, data)
-    manifest = DatasetManifest(
-        name=name, version=digest, size=size, channels=channels, num_images=n,
-        num_classes=0 if labels is None else len(CLASS_NAMES),
-        class_names=[] if labels is None else CLASS_NAMES,
-        shards=[Shard(key=key, bytes=len(data), sha256=digest, num_images=n)],
-        created_at=now(),
-    )  # fmt: skip
-    datasets.publish(store, manifest)
-    return manifest
 
 
 def publish(store: ObjectStore, trained_on: DatasetManifest, *, num_classes: int) -> ModelCard:

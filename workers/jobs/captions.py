@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
 from shared.errors import InvalidInput
 from shared.networks.text import SentenceEncoder
-from shared.settings import settings
 from shared.text import find_encoder
 from workers.recipes.gan import GRID_COLUMNS, GRID_ROWS
 from workers.training.captions import Captions
@@ -17,14 +17,15 @@ from workers.training.data import TrainingData
 log = structlog.get_logger()
 
 
-def with_captions(pictures: TrainingData, text_dim: int) -> TrainingData:
-    """The pictures with their captions as vectors; the encoder is not kept.
+def with_captions(pictures: TrainingData, text_dim: int, folder: Path | None) -> TrainingData:
+    """The pictures with their captions as vectors, by the encoder in `folder` (None: that of the
+    package), which is not kept.
 
     Raises:
         InvalidInput: there is no sentence encoder, or its vectors have another size.
     """
     assert pictures.texts is not None, "no recipe with text is resolved for such a dataset"
-    encoder = SentenceEncoder(find_encoder(settings().text_encoder))
+    encoder = SentenceEncoder(find_encoder(folder))
     if encoder.dim != text_dim:
         raise InvalidInput(f"the encoder's vectors have {encoder.dim} numbers, text_dim {text_dim}")
     captions = Captions.of(pictures.texts, encoder.embed, encoder.sha256)

@@ -67,7 +67,8 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
     config = resolved(spec, dataset)
     pictures = data.load(context.store, dataset)
     if config.generator.text_dim:
-        pictures = with_captions(pictures, config.generator.text_dim)
+        folder = context.settings.text_encoder
+        pictures = with_captions(pictures, config.generator.text_dim, folder)
 
     def make(changes: Sequence[Change]) -> Gan:
         return Gan(reduce(GanConfig.changed, changes, config), pictures, ranks)
