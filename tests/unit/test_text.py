@@ -85,6 +85,11 @@ def test_captions_are_read_once_each() -> None:
     assert captions.vectors[0].square().mean() == pytest.approx(1.0)
 
 
+def test_one_caption_for_all_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="two different captions"):
+        Captions.of(["cat", "cat"], spelled, "sha")
+
+
 @pytest.mark.parametrize("num_sentences", [3, 200, 450])
 def test_examples_are_spread_over_the_captions(num_sentences: int) -> None:
     texts = [f"number {i}" for i in range(num_sentences)]

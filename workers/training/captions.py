@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.errors import InvalidInput
 from shared.networks.text import as_condition
 from shared.text import MAX_EXAMPLES, lines
 
@@ -29,12 +30,18 @@ class Captions:
 
     @classmethod
     def of(cls, texts: Sequence[str | None], embed: Embed, encoder_sha256: str) -> Captions:
-        """From the caption of each picture; several lines of it are several captions."""
+        """From the caption of each picture; several lines of it are several captions.
+
+        Raises:
+            InvalidInput: there is only one: no picture could be told from another by it.
+        """
         numbers: dict[str, int] = {}
         rows, starts = [], [0]
         for text in texts:
             rows += [numbers.setdefault(line, len(numbers)) for line in lines(text)]
             starts.append(len(rows))
+        if len(numbers) < 2:
+            raise InvalidInput("text needs a dataset with at least two different captions")
         return cls(
             sentences=list(numbers),
             vectors=as_condition(embed(list(numbers))),

@@ -105,6 +105,7 @@ class Texts:
         """One of a picture's captions, each as likely."""
         starts = self._starts[numbers]
         counts = self._starts[numbers + 1] - starts
+        # A product of floats may be rounded up to the count.
         turn = self._counters.uniform(Purpose.CAPTIONS, step, n) * counts
         return self._rows[starts + turn.long().clamp(max=counts - 1)]
 
