@@ -17,7 +17,7 @@ from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
 
 class FusionBlock(nn.Module):
     """Two affine modulations, each a scale and a shift of every channel that a condition says, with
-    LeakyReLU after each (DFBlock, section 3.2). The paper's have a hidden layer; these are linear.
+    LeakyReLU after each (DFBlock, section 3.4). The paper's have a hidden layer; these are linear.
     They begin as the identity."""
 
     def __init__(self, channels: int, condition_dim: int) -> None:
@@ -108,7 +108,7 @@ class DownBlock(nn.Module):
 
 
 class DFGANDiscriminator(Discriminator):
-    """A mirror of G with one output (section 3.4): what fits no caption is no better than what is
+    """A mirror of G with one output (section 3.3): what fits no caption is no better than what is
     no picture. Here picture and sentence meet in the projection that every D has."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:

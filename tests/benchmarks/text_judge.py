@@ -1,6 +1,6 @@
 """Who judges whether a picture fits a caption: two towers that meet in one space.
 
-R-precision (Xu 2018, section 4.1): how often a picture's own caption is the nearest of 100. The
+R-precision (Xu 2018, section 4): how often a picture's own caption is the nearest of 100. The
 image tower is small and trained here, contrastively, on real pictures (Radford 2021); the text
 tower is the sentence encoder with a linear layer behind it.
 """

@@ -85,7 +85,7 @@ def test_each_rank_draws_its_share(method: str) -> None:
 
 
 def test_d_is_trained_on_three_pairs() -> None:
-    """Tao 2020, section 3.3: max(0, 1 - D(x, e)) + (max(0, 1 + D(G(z), e)) + max(0, 1 + D(x, e')))
+    """Tao 2020, section 3.2: max(0, 1 - D(x, e)) + (max(0, 1 + D(G(z), e)) + max(0, 1 + D(x, e')))
     / 2, averaged; here without penalty and augmentation."""
     config = tiny("text-to-image", penalties={"matching_weight": 0}, augment={"p": 0})
     recipe = Gan(config, squares(), Ranks())

@@ -22,8 +22,8 @@ def with_captions(pictures: TrainingData, text_dim: int, folder: Path | None) ->
     package), which is not kept.
 
     Raises:
-        InvalidInput: there is no sentence encoder, its vectors have another size, or all pictures have
-            one caption.
+        InvalidInput: there is no sentence encoder, its vectors have another size, or all pictures
+            have one caption.
     """
     assert pictures.texts is not None, "no recipe with text is resolved for such a dataset"
     encoder = SentenceEncoder(find_encoder(folder))

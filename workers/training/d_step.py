@@ -81,7 +81,7 @@ class DStep:
         real, fake = logits.chunk(2)
         refused = fake
         if batch.mismatched is not None:
-            # A real picture of something else is as wrong as a fake (Tao 2020, section 3.3).
+            # A real picture of something else is as wrong as a fake (Tao 2020, section 3.2).
             refused = torch.cat([fake, self._D.judge(read[: len(real)], batch.mismatched)])
         loss = self._objective.loss_d(real, refused)
 
