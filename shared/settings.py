@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     """0 saves memory between sampling jobs; the first then waits for a process to start."""
     serve_bulk_max_replicas: int = Field(1, ge=1)
 
+    # Text
+    text_encoder: Path | None = None
+    """The folder of all-MiniLM-L6-v2; without it the one of the extra `text`."""
+
 
 @cache
 def settings() -> Settings:

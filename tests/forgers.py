@@ -8,18 +8,21 @@ from shared.clock import now
 from shared.networks import snapshot
 from shared.networks.catalog import build_generator
 from shared.networks.generators import Generator
-from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig
+from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig, Task
 from shared.schemas.networks import GeneratorConfig
 from shared.storage.registry import Registry
+from shared.text import TEXT_DIM
 
 CLASS_NAMES = ["shirt", "bag", "boot"]
 
 SMALL = GeneratorConfig(size=16, width=8, z_dim=16, num_classes=len(CLASS_NAMES))
+WRITER = GeneratorConfig(architecture="dfgan", size=16, width=8, z_dim=16, text_dim=TEXT_DIM)
 BENCH = GeneratorConfig(size=32, channels=1, num_classes=10)
 
 
-UNTRAINED = {"norms", "narrow", "gamma"}
-"""Parts that begin the same for each class, or at 0: untrained they would do nothing."""
+UNTRAINED = {"norms": 0.5, "narrow": 0.5, "gamma": 0.5, "affines": 0.05}
+"""Parts that begin the same for each class, or at 0: untrained they would do nothing. How large
+their weights are drawn."""
 
 
 def forger(config: GeneratorConfig, *, seed: int = 0) -> Generator:
@@ -27,8 +30,10 @@ def forger(config: GeneratorConfig, *, seed: int = 0) -> Generator:
     torch.manual_seed(seed)
     network = build_generator(config)
     for name, parameter in network.named_parameters():
-        if UNTRAINED & set(name.split(".")):
-            torch.nn.init.normal_(parameter, 0.0, 0.5)
+        for part in UNTRAINED.keys() & set(name.split(".")):
+            torch.nn.init.normal_(parameter, 0.0, UNTRAINED[part])
+    if config.text_dim:
+        torch.nn.init.normal_(network.examples)
     network.eval().requires_grad_(requires_grad=False)
     return network
 
@@ -43,16 +48,31 @@ def publish_forger(registry: Registry, name: str, *, seed: int = 0) -> ModelCard
     return _publish(registry, name, SMALL, CLASS_NAMES, seed)
 
 
+def publish_text_forger(registry: Registry, name: str, *, encoder_sha256: str) -> ModelCard:
+    """Publish a generator of 16 px pictures of what a prompt says."""
+    return _publish(registry, name, WRITER, [], 0, encoder_sha256)
+
+
 def publish_bench_forger(registry: Registry, name: str) -> ModelCard:
     """Publish `bench_forger`."""
     return _publish(registry, name, BENCH, [], 0)
 
 
 def _publish(
-    registry: Registry, name: str, generator: GeneratorConfig, class_names: list[str], seed: int
+    registry: Registry,
+    name: str,
+    generator: GeneratorConfig,
+    class_names: list[str],
+    seed: int,
+    encoder_sha256: str | None = None,
 ) -> ModelCard:
     network = forger(generator, seed=seed)
-    config = SnapshotConfig(generator=generator, class_names=class_names, tasks=GENERATOR_TASKS)
+    config = SnapshotConfig(
+        generator=generator,
+        class_names=class_names,
+        text_encoder_sha256=encoder_sha256,
+        tasks=GENERATOR_TASKS if encoder_sha256 is None else [Task.GENERATE],
+    )
     card = ModelCard(
         model=name,
         version=0,
@@ -66,6 +86,7 @@ def _publish(
         seed=seed,
         tasks=config.tasks,
         class_names=class_names,
+        takes_prompt=encoder_sha256 is not None,
         size=generator.size,
         channels=generator.channels,
         num_parameters=sum(p.numel() for p in network.parameters()),

@@ -44,9 +44,11 @@ class Live:
         """What points the client and the CLI here."""
         return {"ELMYR_URL": self.url, "ELMYR_API_KEY": KEY}
 
-    def add_dataset(self, name: str, *, num_classes: int = 0) -> DatasetManifest:
+    def add_dataset(
+        self, name: str, *, num_classes: int = 0, has_captions: bool = False
+    ) -> DatasetManifest:
         """A dataset that trainings can name; its one shard holds nothing."""
-        return add_dataset(self.store, name, num_classes=num_classes)
+        return add_dataset(self.store, name, num_classes=num_classes, has_captions=has_captions)
 
     def start(self, job_id: str) -> Job:
         """Lease the job and begin its next attempt."""
@@ -67,7 +69,9 @@ class Live:
         self.queue.finish(job.id, job.token, outcome, error=error, result=result or None)
 
 
-def add_dataset(store: ObjectStore, name: str, *, num_classes: int = 0) -> DatasetManifest:
+def add_dataset(
+    store: ObjectStore, name: str, *, num_classes: int = 0, has_captions: bool = False
+) -> DatasetManifest:
     """A dataset that trainings can name; its one shard holds nothing."""
     shard = keys.dataset_shard(name, "d1", 0)
     store.put(shard, b"")
@@ -79,6 +83,7 @@ def add_dataset(store: ObjectStore, name: str, *, num_classes: int = 0) -> Datas
         num_images=100,
         num_classes=num_classes,
         class_names=[f"class {i}" for i in range(num_classes)],
+        has_captions=has_captions,
         shards=[Shard(key=shard, bytes=0, sha256=hashlib.sha256(b"").hexdigest(), num_images=100)],
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )

@@ -24,7 +24,7 @@ def push(
         shards.ShardData(
             images=pictures.images.permute(0, 2, 3, 1).contiguous().numpy(),
             labels=torch.full((n,), -1).numpy() if labels is None else labels.numpy(),
-            texts=[None] * n,
+            texts=pictures.texts or [None] * n,
         )
     )
     digest = hashlib.sha256(data).hexdigest()
@@ -33,6 +33,7 @@ def push(
     manifest = DatasetManifest(
         name=name, version=digest, size=size, channels=channels, num_images=n,
         num_classes=len(class_names), class_names=class_names,
+        has_captions=pictures.texts is not None,
         shards=[Shard(key=key, bytes=len(data), sha256=digest, num_images=n)],
         created_at=now(),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from torch import Tensor
+from torch.nn import functional as F
 
 from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import GanConfig
+from shared.text import TEXT_DIM
 from workers.recipes.gan import Gan
+from workers.training.captions import Captions
 from workers.training.data import TrainingData
 from workers.training.loop import Checkpoint, Grid, Metrics, deterministic_cpu, train
 from workers.training.ranks import Ranks
@@ -53,6 +57,16 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
             "penalties": {"gp_weight": 1.0, "lecam_weight": 0.1},
         },
     ),
+    "text in the repository": (
+        "text-to-image",
+        {
+            "replay": {"enabled": True, "capacity": 64, "num_new": 48},
+            "generator": {"architecture": "residual"},
+            "discriminator": {"architecture": "residual"},
+            "penalties": {"matching_weight": 0, "gp_weight": 1},
+            "optimizer_d": {"lr": 1e-4},
+        },
+    ),
     "balanced": (
         "modern-conditional",
         {
@@ -72,7 +86,8 @@ SQUARE_CLASSES = ["north-west", "north-east", "south-west", "south-east"]
 
 
 def squares(n: int = 512, size: int = 16, channels: int = 1) -> TrainingData:
-    """n pictures of a bright square; the class (of 4) is the quarter that it lies in."""
+    """n pictures of a bright square; the class (of 4) is the quarter that it lies in, and so say
+    the captions, every other picture's by two lines."""
     index = torch.arange(n)
     labels = index % 4
     images = torch.zeros(n, channels, size, size, dtype=torch.uint8)
@@ -81,7 +96,23 @@ def squares(n: int = 512, size: int = 16, channels: int = 1) -> TrainingData:
         top = (label // 2) * half + i // 4 % (half - side)
         left = (label % 2) * half + i // 32 % (half - side)
         images[i, :, top : top + side, left : left + side] = 200
-    return TrainingData(images=images, labels=labels, texts=None)
+    texts: list[str | None] = [
+        QUARTERS[i % 4] + ("\na square " + QUARTERS[i % 4]) * (i % 2) for i in range(n)
+    ]
+    captions = Captions.of(texts, spelled, "spelled")
+    return TrainingData(images=images, labels=labels, texts=texts, captions=captions)
+
+
+QUARTERS = ("top left", "top right", "bottom left", "bottom right")
+
+
+def spelled(sentences: Sequence[str]) -> Tensor:
+    """Unit vectors in place of a sentence encoder's: each sentence counts its letters. [n, 384]."""
+    counts = torch.zeros(len(sentences), TEXT_DIM)
+    for i, sentence in enumerate(sentences):
+        for place, letter in enumerate(sentence):
+            counts[i, (ord(letter) * 31 + place * 7) % TEXT_DIM] += 1
+    return F.normalize(counts, dim=1)
 
 
 def dirty_squares(n: int = 512, *, seed: int, dirt: float = 30.0) -> TrainingData:
@@ -96,7 +127,15 @@ def tiny(preset: str, **overrides: Any) -> GanConfig:
     narrow = {"generator": {"width": 8}, "discriminator": {"width": 8}}
     for key, value in overrides.items():
         narrow[key] = narrow.get(key, {}) | value if isinstance(value, dict) else value
-    return resolve_preset(preset, size=16, channels=1, num_classes=4, overrides=narrow, workers=2)
+    return resolve_preset(
+        preset,
+        size=16,
+        channels=1,
+        num_classes=4,
+        has_captions=True,
+        overrides=narrow,
+        workers=2,
+    )
 
 
 @contextmanager

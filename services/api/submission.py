@@ -33,6 +33,7 @@ from shared.schemas.specs import (
     TrainSpec,
 )
 from shared.storage import datasets, documents, keys
+from shared.text import find_encoder
 
 E = TypeVar("E", bound=ElmyrError)
 ModelAndDataset = TypeVar("ModelAndDataset", EncodeSpec, EvaluateSpec)
@@ -162,9 +163,12 @@ def _train(
         size=manifest.size,
         channels=manifest.channels,
         num_classes=manifest.num_classes,
+        has_captions=manifest.has_captions,
         overrides=spec.overrides(),
         workers=spec.workers,
     )
+    if config.generator.text_dim:
+        find_encoder(parts.settings.text_encoder, pointer="/spec/preset")
     return (
         spec.model_copy(update={"dataset_version": manifest.version}),
         config.model_dump(mode="json"),
@@ -187,6 +191,11 @@ def _sample(
         there = ", ".join(classes) or "none: it knows no classes"
         detail = f"{spec.label!r} is no class of {_pinned(card)}; there are: {there}"
         raise _at("/spec/label", InvalidInput, detail)
+    if spec.prompt is not None:
+        if not card.takes_prompt:
+            detail = f"{_pinned(card)} takes no prompt: it was not trained on captions"
+            raise _at("/spec/prompt", InvalidInput, detail)
+        find_encoder(parts.settings.text_encoder, pointer="/spec/prompt")
     return spec.model_copy(update={"model": _pinned(card)}), None
 
 

@@ -37,6 +37,10 @@ def sample(
     label: Annotated[
         str | None, typer.Option(help="A class, by number or name; without it all take turns.")
     ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What to draw, of a model with text; without it captions take turns."),
+    ] = None,
     truncation: Annotated[
         float, typer.Option(min=0, max=1, help="Below 1: less variety, fewer odd ones.")
     ] = 1.0,
@@ -62,6 +66,8 @@ def sample(
         wanted["seed"] = seed
     if label is not None:
         wanted["label"] = class_of(label)
+    if prompt is not None:
+        wanted["prompt"] = prompt
     by_job = job or n > settings().serve_max_images
     file = out or Path(model.replace("@", "-") + (ARCHIVE if by_job else ".png"))
     formats = SHEET if grid else SEVERAL if n > 1 else ONE

@@ -289,6 +289,7 @@ class Client:
         n: int = 1,
         seed: int | None = None,
         label: int | str | None = None,
+        prompt: str | None = None,
         truncation: float = 1.0,
         format: ImageFormat = "png",
     ) -> bytes:
@@ -296,7 +297,10 @@ class Client:
 
         Raises NoStack when the address of serving is not known.
         """
-        body = {"n": n, "seed": seed, "label": label, "truncation": truncation, "format": format}
+        body = {
+            "n": n, "seed": seed, "label": label, "prompt": prompt, "truncation": truncation,
+            "format": format,
+        }  # fmt: skip
         return self._ask_serving(model, "generate", body)
 
     def encode(

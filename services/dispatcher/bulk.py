@@ -68,6 +68,7 @@ class Bulk:
             "start": chunk.start,
             "count": chunk.count,
             "label": spec.label,
+            "prompt": spec.prompt,
             "truncation": spec.truncation,
             "format": spec.format,
         }

@@ -32,7 +32,7 @@ class KnownSet:
     """Of files as they are after gunzip; a source may give them packed (`.gz`)."""
     fit: Literal["crop", "pad"] = "crop"
     splits: dict[str, str] = field(default_factory=dict)
-    """How the names of each split's files begin."""
+    """How the names of each split's files or folders begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ SETS: dict[str, KnownSet] = {
         splits={"train": "train-", "test": "test-"},
     ),
     "emoji": KnownSet(
-        sources={f"the npm package {wellknown.EMOJI_PACKAGE}": wellknown.emoji_npm}, size=64
+        sources={f"the npm package {wellknown.EMOJI_PACKAGE}": wellknown.emoji_npm},
+        size=64,
+        splits={split: split for split in wellknown.EMOJI_SPLITS},
     ),
     "digits": KnownSet(
         sources={
@@ -149,7 +151,7 @@ def fetch(name: str, into: Path, *, split: str | None = None) -> Fetched:
 def _drop(folder: Path, prefixes: list[str]) -> None:
     for file in list(folder.iterdir()):
         if file.name.startswith(tuple(prefixes)):
-            file.unlink()
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 
 def _check(folder: Path, sha256: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -53,6 +54,7 @@ CIFAR10_CLASSES = (
 
 # Google's Noto emoji, Apache-2.0, as iamcal's emoji-data (MIT) has them: 64 px, with names.
 EMOJI_PACKAGE = "emoji-datasource-google@16.0.0"
+EMOJI_SPLITS = ("train", "test")
 EMOJI_PACKAGE_SHA256 = "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438"
 
 # Optical recognition of handwritten digits (Alpaydin 1998), CC BY 4.0: its test set.
@@ -122,22 +124,32 @@ def _write_cifar10(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.u
 
 
 def emoji_npm(scratch: Path, folder: Path) -> None:
-    """One folder a category; the caption is the name and the short names."""
+    """The splits, in each one folder a category; the caption is the name, the short names and the
+    subcategory. All pictures of one name, such as skin tones, are in one split."""
     archive = npm_archive(EMOJI_PACKAGE, scratch)
     _check_file(archive, EMOJI_PACKAGE_SHA256)
     root = npm_files(archive, scratch)
-    lines = []
+    lines: dict[str, list[str]] = {split: [] for split in EMOJI_SPLITS}
     for entry in json.loads((root / "emoji.json").read_bytes()):
-        category = folder / entry["category"]
-        category.mkdir(exist_ok=True)
-        words = [entry["name"].lower(), *(word.replace("_", " ") for word in entry["short_names"])]
+        split = emoji_split(entry["name"])
+        category = folder / split / entry["category"]
+        category.mkdir(parents=True, exist_ok=True)
+        words = [*entry["short_names"], entry["subcategory"]]
+        words = [entry["name"].lower(), *(re.sub("[_-]", " ", word) for word in words)]
         caption = ", ".join(dict.fromkeys(words))
         for variant in (entry, *entry.get("skin_variations", {}).values()):
             if variant["has_img_google"]:
                 image = variant["image"]
                 shutil.copyfile(root / "img/google/64" / image, category / image)
-                lines.append(json.dumps({"file_name": f"{category.name}/{image}", "text": caption}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
+                place = f"{category.name}/{image}"
+                lines[split].append(json.dumps({"file_name": place, "text": caption}))
+    for split, captions in lines.items():
+        (folder / split / "metadata.jsonl").write_text("\n".join(captions))
+
+
+def emoji_split(name: str) -> str:
+    """The split of all pictures of a name, by its digest: about one name in ten is held out."""
+    return EMOJI_SPLITS[hashlib.sha256(name.encode()).digest()[0] < 26]
 
 
 def digits_installed(scratch: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The chunks of sampling jobs: POST /chunks draws one and writes it to object storage itself.
 
-A chunk is a pure function of (model version, seed, range of indices, label, truncation, format), so
-any replica may make it, again if need be; one that exists is not made again. What a sampling job
-is, and which chunk comes next, is not known here.
+A chunk is a pure function of (model version, seed, range of indices, label or prompt, truncation,
+format), so any replica may make it, again if need be; one that exists is not made again. What a
+sampling job is, and which chunk comes next, is not known here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from services.serving import answers, problems
 from services.serving.batching import WaitingRoom
 from services.serving.drawing import Draw
 from services.serving.models import Models
+from services.serving.prompts import Prompts
 from services.serving.requests import MAX_SEED, Label
 from shared.errors import NotFound, PreconditionFailed
 from shared.ids import JobId, Name
 from shared.images import ImageFormat
 from shared.schemas.networks import Frozen
+from shared.schemas.specs import Prompt
 from shared.settings import Settings
 from shared.storage import keys
 from shared.storage.objects import ObjectStore
@@ -41,6 +43,7 @@ class ChunkRequest(Frozen):
     start: int = Field(ge=0, lt=MAX_INDEX)
     count: int = Field(ge=1, le=MAX_CHUNK)
     label: Label | None = None
+    prompt: Prompt | None = None
     truncation: float = Field(1.0, gt=0, le=1)
     format: ImageFormat = "png"
 
@@ -52,6 +55,7 @@ class BulkRoutes:
         self._models = models
         self._store = store
         self._settings = settings
+        self._prompts = Prompts(settings.text_encoder)
         self._room = WaitingRoom(settings.serve_max_waiting_images)
 
     def app(self) -> Starlette:
@@ -82,9 +86,10 @@ class BulkRoutes:
         with self._room.seat(asked.count):
             async with self._models.use(f"{asked.model}@{asked.version}") as model:
                 label = model.label_number(asked.label, pointer="/label")
+                text = await self._prompts.condition(asked.prompt, model.config, pointer="/prompt")
                 indices = range(asked.start, asked.start + asked.count)
                 return await model.draw(
-                    Draw(asked.seed, indices, label, asked.truncation),
+                    Draw(asked.seed, indices, label, asked.truncation, text),
                     lambda pixels: answers.zipped(pixels, asked.format, start=asked.start),
                 )
 

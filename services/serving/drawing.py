@@ -1,6 +1,6 @@
 """A generator that draws for several callers at once: the same seed gives the same bytes.
 
-A picture is a pure function of (weights, seed, index, class, truncation), whatever it is drawn
+A picture is a pure function of (weights, seed, index, condition, truncation), whatever it is drawn
 together with. torch does not promise that. So a batch is cut into pieces of a few sizes, each of
 which has shown, with this very network on this very machine, that it gives the bits of a row alone,
 and how long it takes. Another kind of processor may round otherwise.
@@ -30,19 +30,23 @@ MAX_BATCH = SIZES[0]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Pictures number `indices` of `seed`. Without a label the classes take turns."""
+    """Pictures number `indices` of `seed`. Without a label or a text (float32 [text_dim], as
+    networks are given it) the classes or the captions take turns."""
 
     seed: int
     indices: range
     label: int | None = None
     truncation: float = 1.0
+    text: Tensor | None = None
 
-    def labels(self, num_classes: int) -> list[int]:
-        """The class of each picture; 0 without classes. The seed has a say, so that the first
-        pictures of different seeds are of different classes."""
+    def conditions(self, network: Generator) -> Tensor:
+        """Of each picture, [n] or [n, text_dim]. The seed has a say in whose turn it is, so that
+        the first pictures of different seeds are of different classes."""
+        if self.text is not None:
+            return self.text.expand(len(self.indices), -1)
         if self.label is not None:
-            return [self.label] * len(self.indices)
-        return [(self.seed + index) % max(num_classes, 1) for index in self.indices]
+            return torch.full((len(self.indices),), self.label)
+        return network.turns(torch.tensor(self.indices) + self.seed)
 
 
 class Drawer:
@@ -51,7 +55,6 @@ class Drawer:
     def __init__(self, network: Generator) -> None:
         """Takes the network over: layers of it are replaced."""
         self._network = network
-        self._num_classes = network.config.num_classes
         specialise(network)
         self._seconds = self._exact_sizes()
         self._plans = plans(self._seconds, MAX_BATCH)
@@ -71,10 +74,10 @@ class Drawer:
         """The pictures of each draw, as uint8 [n, H, W, C]."""
         z_dim = self._network.config.z_dim
         z = torch.cat([latents(d.seed, d.indices, z_dim, d.truncation) for d in draws])
-        labels = [label for d in draws for label in d.labels(self._num_classes)]
+        c = torch.cat([d.conditions(self._network) for d in draws])
         whole, rest = divmod(len(z), MAX_BATCH)
         pieces = self._plans[MAX_BATCH] * whole + self._plans[rest]
-        pixels = to_uint8(self._images(z, torch.tensor(labels), pieces))
+        pixels = to_uint8(self._images(z, c, pieces))
         pictures, start = [], 0
         for draw in draws:
             pictures.append(pixels[start : start + len(draw.indices)])
@@ -84,10 +87,9 @@ class Drawer:
     def _images(self, z: Tensor, c: Tensor, pieces: Sequence[int]) -> Tensor:
         """The images of z [n, z_dim] by pieces of n rows together, or a few more."""
         missing = sum(pieces) - len(z)
-        z, c = F.pad(z, (0, 0, 0, missing)), F.pad(c, (0, missing))
+        z, c = (F.pad(rows, (*[0, 0] * (rows.dim() - 1), 0, missing)) for rows in (z, c))
         images = [
-            self._network(z_piece, c_piece if self._num_classes else None)
-            for z_piece, c_piece in zip(z.split(pieces), c.split(pieces), strict=True)
+            self._network(*piece) for piece in zip(z.split(pieces), c.split(pieces), strict=True)
         ]
         return torch.cat(images)[: len(z) - missing]
 
@@ -99,7 +101,7 @@ class Drawer:
         torch takes a kernel for a shape, not for values: one piece of each size is proof.
         """
         z = latents(0, range(MAX_BATCH), self._network.config.z_dim)
-        c = torch.arange(MAX_BATCH) % max(self._num_classes, 1)
+        c = self._network.turns(torch.arange(MAX_BATCH))
         alone = self._images(z, c, [1] * MAX_BATCH)
         seconds = {}
         for size in SIZES:

@@ -30,7 +30,7 @@ from services.serving.uploads import Picture
 from shared.decoding import Fit
 from shared.errors import FieldError, InvalidInput
 from shared.networks.interpolation import interpolate
-from shared.networks.projection import Projection, project
+from shared.networks.projection import Projection, check_projectable, project
 from shared.networks.sampling import latents
 from shared.schemas.networks import Frozen
 from shared.settings import Settings
@@ -101,6 +101,7 @@ class LatentRoutes:
                 request, EncodeRequest, pictures=["image"], max_bytes=self._max_bytes
             )
             async with self._models.use(request.path_params["model"]) as model:
+                check_projectable(model.generator)
                 label = model.label_number(asked.label, pointer="/label")
                 origin = _origin(model, asked)
                 found = await self._bench.run(
@@ -132,6 +133,7 @@ class LatentRoutes:
                 request, InterpolateRequest, pictures=["a", "b"], max_bytes=self._max_bytes
             )
             async with self._models.use(request.path_params["model"]) as model:
+                check_projectable(model.generator)
                 label = model.label_number(asked.label, pointer="/label")
                 origin = _origin(model, asked)
                 body = await self._bench.run(partial(_between, model, asked, label, origin))
@@ -196,7 +198,8 @@ def _anchor(
             found = _projected(model, point, asked, label, pointer, check)
             return Anchor(found.z[0], _label(found))
         case int():
-            (own,) = Draw(point, range(1)).labels(config.num_classes)
+            turn = Draw(point, range(1)).conditions(model.generator)
+            own = int(turn[0]) if config.num_classes else None
             return Anchor(latents(point, [0], config.z_dim)[0], own)
         case list():
             if len(point) != config.z_dim:

@@ -1,6 +1,6 @@
 """Pictures over HTTP, in plain Starlette: what is asked, what is answered, nothing about how.
 
-    POST /v1/models/{model}/generate   {n, seed?, label?, truncation?, format}
+    POST /v1/models/{model}/generate   {n, seed?, label?, prompt?, truncation?, format}
     GET  /v1/models/{model}/image      one picture; a new one each time without a seed
     GET  /v1/models/{model}/ready      loads the model
     POST /v1/models/{model}/encode, /interpolate: see latent.py
@@ -26,23 +26,27 @@ from services.serving.batching import WaitingRoom
 from services.serving.drawing import Draw
 from services.serving.latent import LatentRoutes
 from services.serving.models import Models
+from services.serving.prompts import Prompts
 from services.serving.requests import MAX_SEED, Label
 from shared.errors import FieldError, InvalidInput
 from shared.schemas.networks import Frozen
+from shared.schemas.specs import Prompt
 from shared.settings import Settings
 
 
 class ImageRequest(Frozen):
-    """One picture. Without a label the seed chooses the class."""
+    """One picture. Without a label or a prompt the seed chooses the class or the caption."""
 
     seed: int | None = Field(None, ge=0, lt=MAX_SEED)
     label: Label | None = None
+    prompt: Prompt | None = None
     truncation: float = Field(1.0, gt=0, le=1)
     format: Format = "png"
 
 
 class GenerateRequest(ImageRequest):
-    """Pictures 0 to n - 1 of a seed. Without a label the classes take turns."""
+    """Pictures 0 to n - 1 of a seed. Without a label or a prompt the classes or the captions of
+    the training take turns."""
 
     n: int = Field(1, ge=1)
 
@@ -53,6 +57,7 @@ class Routes:
     def __init__(self, models: Models, settings: Settings) -> None:
         self._models = models
         self._settings = settings
+        self._prompts = Prompts(settings.text_encoder)
         self._room = WaitingRoom(settings.serve_max_waiting_images)
         self._latent = LatentRoutes(models, settings)
         # No secrets; asking the system for each would let go of the interpreter's lock.
@@ -100,10 +105,13 @@ class Routes:
         with self._room.seat(n):
             async with self._models.use(ref) as model:
                 label = model.label_number(asked.label, pointer=f"{root}/label")
+                text = await self._prompts.condition(
+                    asked.prompt, model.config, pointer=f"{root}/prompt"
+                )
                 card = model.card
                 origin = Origin(card.model, card.version, card.job_id, seed)
                 body = await model.draw(
-                    Draw(seed, range(n), label, asked.truncation),
+                    Draw(seed, range(n), label, asked.truncation, text),
                     lambda pixels: answers.body(asked.format, pixels, origin),
                 )
         # Only a picture whose version and seed are named stays the same.

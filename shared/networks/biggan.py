@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.networks.attention import SelfAttention
+from shared.networks.conditions import condition_embedding
 from shared.networks.discriminators import Discriminator
 from shared.networks.generators import Generator, stage_widths
 from shared.networks.layers import BatchNorm, GroupwiseNorm, initialise
@@ -82,13 +83,12 @@ class BigGANGenerator(Generator):
     together with the class's embedding, which all blocks share."""
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.base, widths = stage_widths(config.size, config.width, config.max_width)
         channels = [widths[0], *widths]
         chunk = config.z_dim // len(channels)
         self.chunks = [config.z_dim - chunk * len(widths), *[chunk] * len(widths)]
-        condition_dim = chunk + (config.class_dim if config.num_classes else 0)
+        condition_dim = chunk + config.condition_dim
         self.linear = nn.Linear(self.chunks[0], channels[0] * self.base**2)
         self.blocks = nn.ModuleList(
             UpBlock(before, after, config.norm_group, condition_dim)
@@ -103,15 +103,14 @@ class BigGANGenerator(Generator):
         initialise(self, config.init)
         normalise_spectrally(self)
         # As large as z's own entries, and not normalised.
-        self.embedding = (
-            nn.Embedding(config.num_classes, config.class_dim) if config.num_classes else None
-        )
+        self.embedding = condition_embedding(config, config.class_dim)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """z [N, z_dim]; c int64 [N], needed with classes. Returns [N, channels, size, size]."""
+        """z [N, z_dim]; c, needed with classes (int64 [N]) or text (float32 [N, text_dim]).
+        Returns [N, channels, size, size]."""
         first, *chunks = z.split(self.chunks, dim=1)
         if self.embedding is not None:
-            assert c is not None, "a generator with classes needs them"
+            assert c is not None, "this generator needs a condition"
             shared = self.embedding(c)
             chunks = [torch.cat([shared, chunk], dim=1) for chunk in chunks]
         h = self.linear(first).view(z.shape[0], -1, self.base, self.base)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from shared.networks.biggan import BigGANDiscriminator, BigGANGenerator
+from shared.networks.dfgan import DFGANDiscriminator, DFGANGenerator
 from shared.networks.discriminators import DCGANDiscriminator, Discriminator
 from shared.networks.generators import DCGANGenerator, Generator
 from shared.networks.residual import ResidualDiscriminator, ResidualGenerator
@@ -21,11 +22,13 @@ GENERATORS: dict[str, Callable[[GeneratorConfig], Generator]] = {
     "dcgan": DCGANGenerator,
     "residual": ResidualGenerator,
     "biggan": BigGANGenerator,
+    "dfgan": DFGANGenerator,
 }
 DISCRIMINATORS: dict[str, Callable[[DiscriminatorConfig], Discriminator]] = {
     "dcgan": DCGANDiscriminator,
     "residual": ResidualDiscriminator,
     "biggan": BigGANDiscriminator,
+    "dfgan": DFGANDiscriminator,
 }
 
 Network = TypeVar("Network", bound=nn.Module)

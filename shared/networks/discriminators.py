@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.networks.conditions import condition_embedding
 from shared.networks.generators import stage_widths
 from shared.networks.layers import BatchNorm, Dropout, initialise, minibatch_std, packed
 from shared.networks.spectral import normalise_spectrally
@@ -33,9 +34,13 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, c: Tensor | None = None, variance: Tensor | None = None) -> Tensor:
-        """x [N, C, H, W] in [-1, 1]; c int64 [N], needed with classes; variance [N], needed with
-        `variance_input`: the average per-pixel variance of the set that each image belongs to.
-        Returns logits [N / pac]."""
+        """`judge` of what `read` makes of the pictures: logits [N / pac]."""
+        return self.judge(self.read(x, variance), c)
+
+    def read(self, x: Tensor, variance: Tensor | None = None) -> Tensor:
+        """x [N, C, H, W] in [-1, 1]; variance [N], needed with `variance_input`: the average
+        per-pixel variance of the set that each image belongs to. Returns [N / pac, numbers]: all
+        that D knows of a picture before it is told its condition."""
         h = self.features(packed(x, self.config.pac))
         if self.config.minibatch_std_group:
             h = torch.cat([h, minibatch_std(h, self.config.minibatch_std_group)], dim=1)
@@ -44,9 +49,14 @@ class Discriminator(nn.Module):
             h = torch.cat([h, variance.view(len(h), -1).to(h.dtype)], dim=1)
         if self.hidden is not None:
             h = self._dropped(F.leaky_relu(self.hidden(h), 0.2), self._num_layers)
+        return h
+
+    def judge(self, h: Tensor, c: Tensor | None = None) -> Tensor:
+        """h [n, numbers] as `read` gives it; c, needed with classes (int64 [n]) or text
+        (float32 [n, text_dim]). Returns logits [n]."""
         logit: Tensor = self.logit(h)[:, 0]
         if self.embedding is not None:
-            assert c is not None, "a projection head needs classes"
+            assert c is not None, "a projection head needs a condition"
             product = (self.embedding(c) * h).sum(1)
             scale = self.projection_scale
             logit = logit + (product / math.sqrt(h.shape[1]) if scale is None else product * scale)
@@ -59,7 +69,7 @@ class Discriminator(nn.Module):
         self.hidden = nn.Linear(features, config.hidden) if config.hidden else None
         features = config.hidden or features
         self.logit = nn.Linear(features, 1)
-        self.embedding = nn.Embedding(config.num_classes, features) if config.num_classes else None
+        self.embedding = condition_embedding(config, features)
         self._num_layers = num_layers
         num_dropouts = num_layers + (self.hidden is not None) if config.dropout else 0
         self.dropouts = nn.ModuleList(

@@ -1,4 +1,4 @@
-"""Generators: z (and a class) in, a picture in [-1, 1] out."""
+"""Generators: z (and a class or a text) in, a picture in [-1, 1] out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from shared.networks.layers import BatchNorm, initialise
 from shared.schemas.networks import GeneratorConfig, base_and_doublings
+from shared.text import MAX_EXAMPLES
 
 
 def stage_widths(size: int, width: int, max_width: int) -> tuple[int, list[int]]:
@@ -21,9 +22,24 @@ def stage_widths(size: int, width: int, max_width: int) -> tuple[int, list[int]]
 
 
 class Generator(nn.Module):
-    """What every generator is: a module that knows its configuration."""
+    """What every generator is: a module that knows its configuration, and what to draw when it is
+    asked for nothing. `examples` [MAX_EXAMPLES, text_dim] are captions as conditions, which whoever
+    trains puts there."""
 
-    config: GeneratorConfig
+    examples: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.text_dim:
+            self.register_buffer("examples", torch.zeros(MAX_EXAMPLES, config.text_dim))
+
+    def turns(self, numbers: Tensor) -> Tensor:
+        """The conditions of pictures with these numbers (int64 [n]), when the examples or else the
+        classes take turns: float32 [n, text_dim] or int64 [n]."""
+        if self.config.text_dim:
+            return self.examples[numbers % MAX_EXAMPLES]
+        return numbers % max(self.config.num_classes, 1)
 
 
 class DCGANGenerator(Generator):
@@ -31,8 +47,7 @@ class DCGANGenerator(Generator):
     (Radford 2015); BatchNorm and ReLU before each, per class if there are classes."""
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.base, widths = stage_widths(config.size, config.width, config.max_width)
         self.linear = nn.Linear(config.z_dim, widths[0] * self.base**2)
         outs = [*widths[1:], config.channels]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shared.errors import InvalidInput
 from shared.images import Pixels
 from shared.networks.generators import Generator
 from shared.networks.sampling import to_uint8
@@ -54,6 +55,14 @@ class Projection:
     """float32 [n], in [0, 1]: the mean squared error of `pictures` where white counts as 1."""
     pictures: Pixels
     """uint8 [n, H, W, C]: what the generator draws of z and labels."""
+
+
+def check_projectable(generator: Generator) -> None:
+    """Raises InvalidInput for a generator that draws from text: which text is not searched for."""
+    if generator.config.text_dim:
+        raise InvalidInput(
+            "this model draws from text; only models without text can be encoded into"
+        )
 
 
 def project(

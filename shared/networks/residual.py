@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.networks.conditions import condition_embedding
 from shared.networks.discriminators import Discriminator
 from shared.networks.generators import Generator, stage_widths
 from shared.networks.layers import initialise
@@ -61,16 +62,14 @@ def fix_up(network: nn.Module) -> None:
 
 
 class ResidualGenerator(Generator):
-    """Linear to the smallest map, then blocks and bilinear doublings. A class is embedded and
-    concatenated to z. At the end tanh, which the paper does not have: D is shown pixels."""
+    """Linear to the smallest map, then blocks and bilinear doublings. A condition is embedded
+    and concatenated to z. At the end tanh, which the paper does not have: D is shown pixels."""
 
     def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.base, widths = stage_widths(config.size, config.width, config.max_width)
         channels = [widths[0], *widths]
-        z_dim = config.z_dim + (config.class_dim if config.num_classes else 0)
-        self.linear = nn.Linear(z_dim, channels[0] * self.base**2)
+        self.linear = nn.Linear(config.z_dim + config.condition_dim, channels[0] * self.base**2)
         self.stages = stages(channels)
         self.changes = nn.ModuleList(
             nn.Conv2d(before, after, 1) for before, after in itertools.pairwise(channels)
@@ -79,14 +78,13 @@ class ResidualGenerator(Generator):
         initialise(self, config.init)
         fix_up(self)
         # As large as z's own entries.
-        self.embedding = (
-            nn.Embedding(config.num_classes, config.class_dim) if config.num_classes else None
-        )
+        self.embedding = condition_embedding(config, config.class_dim)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """z [N, z_dim]; c int64 [N], needed with classes. Returns [N, channels, size, size]."""
+        """z [N, z_dim]; c, needed with classes (int64 [N]) or text (float32 [N, text_dim]).
+        Returns [N, channels, size, size]."""
         if self.embedding is not None:
-            assert c is not None, "a generator with classes needs them"
+            assert c is not None, "this generator needs a condition"
             z = torch.cat([z, self.embedding(c)], dim=1)
         h = self.linear(z).view(z.shape[0], -1, self.base, self.base)
         h = self.stages[0](h.contiguous(memory_format=torch.channels_last))

@@ -1,4 +1,4 @@
-"""Pictures from a generator: each a pure function of (weights, seed, index, class, truncation)."""
+"""Pictures: each a pure function of (weights, seed, index, condition, truncation)."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def sample(
 ) -> Pixels:
     """Pictures number `indices` of `seed`, as uint8 [n, H, W, C], from a generator in eval mode.
 
-    `labels` (one per index) are needed by a generator with classes.
+    `labels`: a class per index; without them the classes, or the captions, take turns.
     """
     device = next(generator.parameters()).device
     z = latents(seed, indices, generator.config.z_dim, truncation).to(device)
-    c = None if labels is None else torch.tensor(labels, dtype=torch.int64, device=device)
-    return to_uint8(generator(z, c))
+    asked = torch.tensor(indices if labels is None else labels, device=device)
+    return to_uint8(generator(z, generator.turns(asked) if labels is None else asked))

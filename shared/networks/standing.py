@@ -12,7 +12,7 @@ from shared.networks.sampling import latents
 @torch.no_grad()
 def take_standing_statistics(generator: Generator, *, seed: int, num_batches: int) -> None:
     """Replace the running statistics of a generator in eval mode by those of `num_batches` groups
-    of its own: pictures number 0, 1, 2 ... of the seed, whose classes take turns.
+    of its own: pictures number 0, 1, 2 ... of the seed, whose classes or captions take turns.
 
     Running statistics of a moving average lag behind its weights; these do not.
     """
@@ -26,8 +26,7 @@ def take_standing_statistics(generator: Generator, *, seed: int, num_batches: in
     for batch in range(num_batches):
         indices = range(batch * config.norm_group, (batch + 1) * config.norm_group)
         z = latents(seed, indices, config.z_dim).to(device)
-        c = torch.tensor(indices, device=device) % max(config.num_classes, 1)
-        generator(z, c)
+        generator(z, generator.turns(torch.tensor(indices, device=device)))
         for total, norm in zip(sums, norms, strict=True):
             total += norm.statistics
     for total, norm in zip(sums, norms, strict=True):

@@ -29,6 +29,10 @@ class SnapshotConfig(BaseModel):
     schema_version: int = 1
     generator: GeneratorConfig
     class_names: list[str] = Field(default_factory=list)
+    captions: list[str] = Field(default_factory=list)
+    """With text: examples of what it was trained on, which take turns where no prompt is given."""
+    text_encoder_sha256: str | None = None
+    """Of the weights of the encoder whose vectors it knows; None: it takes no prompt."""
     tasks: list[Task]
 
 
@@ -49,6 +53,8 @@ class ModelCard(BaseModel):
     seed: int
     tasks: list[Task]
     class_names: list[str] = Field(default_factory=list)
+    takes_prompt: bool = False
+    """Whether it draws what a text says."""
     size: int
     channels: int
     num_parameters: int

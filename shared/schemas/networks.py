@@ -37,10 +37,10 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Architecture = Literal["dcgan", "residual", "biggan"]
+Architecture = Literal["dcgan", "residual", "biggan", "dfgan"]
 """`dcgan`: convolutions that halve or double (Radford 2015). `residual`: residual blocks without
 normalisation (R3GAN, Huang 2024). `biggan`: z in chunks, shared class embedding, spectral norm in G
-(Brock 2018)."""
+(Brock 2018). `dfgan`: residual blocks that z and the condition scale and shift (Tao 2020)."""
 
 
 def check_attention(architecture: Architecture, size: int, attention: int) -> None:
@@ -50,6 +50,12 @@ def check_attention(architecture: Architecture, size: int, attention: int) -> No
     if attention and attention not in sides:
         there = ", ".join(map(str, sides)) or "none"
         raise ValueError(f"attention {attention} is no side of {architecture}; there are: {there}")
+
+
+def check_condition(num_classes: int, text_dim: int) -> None:
+    """Raises ValueError for classes and text at once."""
+    if num_classes and text_dim:
+        raise ValueError(f"num_classes {num_classes} and text_dim {text_dim}: one must be 0")
 
 
 class GeneratorConfig(Frozen):
@@ -69,8 +75,10 @@ class GeneratorConfig(Frozen):
     num_classes: int = Field(0, ge=0, le=10_000)
     """With classes, dcgan and biggan scale and shift what is normalised per class (conditional
     batch norm); residual has them embedded beside z."""
+    text_dim: int = Field(0, ge=0, le=4096)
+    """Numbers of a sentence's vector, in place of classes, not in dcgan; 0: no text."""
     class_dim: int = Field(64, ge=1, le=1024)
-    """Numbers that a class is embedded in, other than in dcgan."""
+    """Numbers that a class or a sentence is embedded in, other than in dcgan."""
     norm_group: int = Field(32, ge=2, le=4096)
     """Images per group that batch norm takes its statistics over; a rank holds whole groups."""
     attention: int = Field(0, ge=0, le=MAX_SIZE)
@@ -81,11 +89,24 @@ class GeneratorConfig(Frozen):
     @property
     def unit(self) -> int:
         """Images that a rank must hold together: whole groups, where there are norms."""
-        return 1 if self.architecture == "residual" else self.norm_group
+        return self.norm_group if self.has_norms else 1
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether pictures are normalised together."""
+        return self.architecture in {"dcgan", "biggan"}
+
+    @property
+    def condition_dim(self) -> int:
+        """Numbers that a condition is embedded in; 0 without conditions."""
+        return self.class_dim if self.num_classes or self.text_dim else 0
 
     @model_validator(mode="after")
     def _consistent(self) -> GeneratorConfig:
         check_attention(self.architecture, self.size, self.attention)
+        check_condition(self.num_classes, self.text_dim)
+        if self.architecture == "dcgan" and self.text_dim:
+            raise ValueError("architecture dcgan takes no text: its norms look classes up")
         if self.architecture == "biggan":
             _, doublings = base_and_doublings(self.size)
             if self.z_dim <= doublings:
@@ -96,8 +117,8 @@ class GeneratorConfig(Frozen):
 class DiscriminatorConfig(Frozen):
     """D: picture in, one logit out; a mirror of G.
 
-    With classes the logit is linear(h) + <embedding(c), h> / sqrt(dim) (projection, Miyato 2018;
-    in biggan without the root).
+    With classes or text the logit is linear(h) + <embedding(c), h> / sqrt(dim) (projection,
+    Miyato 2018; in biggan without the root).
     """
 
     architecture: Architecture = "dcgan"
@@ -108,6 +129,8 @@ class DiscriminatorConfig(Frozen):
     hidden: int = Field(128, ge=0, le=4096)
     """Units of the linear layer before the logit; 0 leaves it out."""
     num_classes: int = Field(0, ge=0, le=10_000)
+    text_dim: int = Field(0, ge=0, le=4096)
+    """As in G."""
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Remedy 1: dropout with this probability after each activation, else after each map."""
     variance_input: bool = False
@@ -117,7 +140,8 @@ class DiscriminatorConfig(Frozen):
     they are packs."""
     pac: int = Field(1, ge=1, le=8)
     """Remedy: so many neighbours are stacked in channels and judged by one logit, so that D sees
-    when they are alike (PacGAN, Lin 2018). Without classes only: a pack would have to share one."""
+    when they are alike (PacGAN, Lin 2018). Without conditions only: a pack would have to share
+    one."""
     attention: int = Field(0, ge=0, le=MAX_SIZE)
     """As in G."""
     norm: Literal["none", "batch", "spectral"] = "none"
@@ -135,8 +159,11 @@ class DiscriminatorConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> DiscriminatorConfig:
+        check_condition(self.num_classes, self.text_dim)
         if self.pac > 1 and self.num_classes:
             raise ValueError(f"pac {self.pac} needs num_classes 0: a pack has no class")
+        if self.pac > 1 and self.text_dim:
+            raise ValueError(f"pac {self.pac} needs text_dim 0: a pack has no text")
         if self.norm not in NORMS[self.architecture]:
             raise ValueError(f"architecture {self.architecture} has no norm {self.norm}")
         check_attention(self.architecture, self.size, self.attention)
@@ -147,5 +174,6 @@ NORMS: dict[Architecture, set[str]] = {
     "dcgan": {"none", "batch", "spectral"},
     "residual": {"none"},
     "biggan": {"none", "spectral"},
+    "dfgan": {"none"},
 }
 """The norms that each D may have."""

@@ -35,6 +35,9 @@ class PenaltyConfig(Frozen):
     """The same on fakes."""
     gp_weight: float = Field(0.0, ge=0)
     """One-centred, weight (|grad D| - 1)^2, between reals and fakes (Gulrajani 2017: 10)."""
+    matching_weight: float = Field(0.0, ge=0)
+    """Zero-centred, weight (|grad D by the picture| + |by the text|)^6, on reals with their own
+    text (matching-aware, Tao 2020, section 3.3: 2)."""
     every: int = Field(8, ge=1, le=64)
     lecam_weight: float = Field(0.0, ge=0)
     """Pulls the logits of reals to the mean of the fakes' so far, and the other way round, for
@@ -46,7 +49,7 @@ class PenaltyConfig(Frozen):
     @property
     def gradients(self) -> bool:
         """Whether there is any gradient penalty."""
-        return bool(self.r1_gamma or self.r2_gamma or self.gp_weight)
+        return bool(self.r1_gamma or self.r2_gamma or self.gp_weight or self.matching_weight)
 
 
 class AugmentConfig(Frozen):
@@ -150,6 +153,9 @@ class GanConfig(Frozen):
     optimizer_d: OptimizerConfig
     penalties: PenaltyConfig = PenaltyConfig()
     augment: AugmentConfig = AugmentConfig()
+    text_noise: float = Field(0.1, ge=0, le=10)
+    """With text: G trains on captions' vectors, whose entries are about 1, under normal noise of
+    this size, so that what lies between captions can be drawn, too."""
     label_flip: float = Field(0.0, ge=0.0, lt=0.5)
     """Remedy 2: when G trains, each of its labels is 0 with this probability."""
     bootstrap: BootstrapConfig = BootstrapConfig()
@@ -282,12 +288,24 @@ CLASHES: tuple[tuple[Callable[[GanConfig], object], str], ...] = (
         "gradient penalties need discriminator.norm none or spectral: batch norm mixes images",
     ),
     (
-        lambda gan: gan.standing_batches and gan.generator.architecture == "residual",
+        lambda gan: gan.standing_batches and not gan.generator.has_norms,
         "standing_batches needs a generator with norms",
     ),
     (
         lambda gan: gan.balanced and not gan.generator.num_classes,
         "balanced needs a recipe with classes",
+    ),
+    (
+        lambda gan: gan.generator.text_dim != gan.discriminator.text_dim,
+        "generator and discriminator differ in text_dim",
+    ),
+    (
+        lambda gan: gan.generator.text_dim and gan.objective == "relativistic",
+        "text needs another objective: a real picture under another's caption has no pair",
+    ),
+    (
+        lambda gan: gan.penalties.matching_weight and not gan.generator.text_dim,
+        "penalties.matching_weight needs a recipe with text",
     ),
 )
 """What does not go together, and what to say of it."""

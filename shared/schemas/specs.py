@@ -10,11 +10,16 @@ from shared.ids import Name
 from shared.schemas.jobs import JobKind
 from shared.schemas.networks import MAX_SIZE, Frozen
 from shared.schemas.presets import Scale
+from shared.text import MAX_PROMPT_CHARS
 
 ModelRef = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(@[a-z0-9][a-z0-9._-]{0,62})?$")
 ]
 """`name`, `name@version` or `name@alias`."""
+
+
+Prompt = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT_CHARS)]
+"""What a picture shall show, in English."""
 
 
 class IngestSpec(Frozen):
@@ -64,6 +69,8 @@ class SampleSpec(Frozen):
     seed: int = Field(0, ge=0, lt=2**32)
     label: int | str | None = None
     """A class by number or name; without it the classes take turns."""
+    prompt: Prompt | None = None
+    """What a model with text shall draw; without it captions of its training take turns."""
     truncation: float = Field(1.0, gt=0, le=1)
     format: Literal["png", "webp"] = "png"
 

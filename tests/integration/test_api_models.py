@@ -91,6 +91,7 @@ def test_refusals(live: Live, http: httpx2.Client) -> None:
         ({"label": 2}, 422, "/spec/label"),
         ({"label": -1}, 422, "/spec/label"),
         ({"n": 0}, 422, "/spec/n"),
+        ({"prompt": "a shoe"}, 422, "/spec/prompt"),
     ],
 )
 def test_what_a_sampling_job_may_not_name(

@@ -280,6 +280,7 @@ def test_models_and_their_pictures(elmyr: Elmyr, live: Live, draw: Callable[...,
         assert archive.namelist() == [f"{i:07d}.png" for i in range(3)]
     assert len(json.loads(draw("all.json", "-n", "2").read_bytes())["images"]) == 2
     assert "there are" in elmyr("sample", "tailor", "--label", "hat", code=2)[1]
+    assert "takes no prompt" in elmyr("sample", "tailor", "--prompt", "a hat", code=2)[1]
     assert "tailor" in elmyr("sample", "taylor", code=6)[1]
 
 

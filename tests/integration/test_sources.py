@@ -64,11 +64,12 @@ def test_one_split_is_taken_with_what_belongs_to_all(
         del scratch
         for name in ("train-images", "train-labels", "t10k-images", "classes.txt"):
             (folder / name).write_bytes(b"x")
+        (folder / "t10k-more").mkdir()
 
     splits = {"train": "train-", "test": "t10k-"}
     monkeypatch.setitem(sources.SETS, "set", KnownSet(sources={"here": get}, size=8, splits=splits))
     for split, names in (
-        ("test", {"t10k-images", "classes.txt"}),
+        ("test", {"t10k-images", "t10k-more", "classes.txt"}),
         ("train", {"train-images", "train-labels", "classes.txt"}),
     ):
         into = tmp_path / split
@@ -188,6 +189,23 @@ def test_a_real_set_is_whole(name: str, num_images: int, tmp_path: Path) -> None
     decoded = [idx.decode(wellknown.read(path.with_suffix(""))) for path in labels]
     assert sum(map(len, decoded)) == num_images
     assert {int(label) for part in decoded for label in part} == set(range(10))
+
+
+def test_emoji_have_captions_and_hold_names_out(tmp_path: Path) -> None:
+    try:
+        fetched = sources.fetch("emoji", tmp_path)
+    except Unavailable as error:
+        pytest.skip(str(error))
+    splits = {}
+    for split in wellknown.EMOJI_SPLITS:
+        folder = fetched.path / split
+        entries = [json.loads(line) for line in (folder / "metadata.jsonl").open()]
+        assert all((folder / entry["file_name"]).is_file() for entry in entries)
+        assert len(list(folder.glob("*/*.png"))) == len(entries)
+        splits[split] = [entry["text"] for entry in entries]
+    assert {split: len(texts) for split, texts in splits.items()} == {"train": 3378, "test": 408}
+    assert not set(splits["train"]) & set(splits["test"])
+    assert "runner, running, person activity" in splits["train"]
 
 
 def test_the_shipped_images_are_the_pinned_ones() -> None:

@@ -21,6 +21,7 @@ CONFIGS = [
     GeneratorConfig(size=64, channels=3, width=8, num_classes=3),
     GeneratorConfig(architecture="residual", size=16, width=8, num_classes=3),
     GeneratorConfig(architecture="biggan", size=16, width=8, num_classes=3, attention=8),
+    GeneratorConfig(architecture="dfgan", size=16, width=8, text_dim=8),
 ]
 
 
@@ -69,9 +70,18 @@ def test_a_batch_is_cut_so_that_it_takes_least() -> None:
 
 
 def test_the_classes_take_turns_from_the_seed_on() -> None:
-    assert Draw(0, range(5)).labels(3) == [0, 1, 2, 0, 1]
-    assert Draw(1, range(1, 3)).labels(3) == [2, 0]
-    assert Draw(1, range(2), label=2).labels(3) == [2, 2]
+    network = forger(CONFIGS[2])
+    assert Draw(0, range(5)).conditions(network).tolist() == [0, 1, 2, 0, 1]
+    assert Draw(1, range(1, 3)).conditions(network).tolist() == [2, 0]
+    assert Draw(1, range(2), label=2).conditions(network).tolist() == [2, 2]
+
+
+def test_the_captions_take_turns_unless_there_is_a_text() -> None:
+    network = forger(CONFIGS[-1])
+    turns = Draw(199, range(2)).conditions(network)
+    assert torch.equal(turns, network.examples[[199, 0]])
+    text = torch.ones(8)
+    assert torch.equal(Draw(0, range(2), text=text).conditions(network), text.expand(2, 8))
 
 
 def test_a_class_is_named_by_number_or_name() -> None:

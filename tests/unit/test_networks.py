@@ -14,11 +14,12 @@ from shared.networks.attention import SelfAttention
 from shared.networks.catalog import GENERATORS, build_discriminator, build_generator
 from shared.networks.generators import Generator, stage_widths
 from shared.networks.layers import BatchNorm, minibatch_std
-from shared.networks.sampling import latents, sample
+from shared.networks.sampling import latents, sample, to_uint8
 from shared.networks.spectral import fold_spectral_norms, normalise_spectrally
 from shared.networks.standing import take_standing_statistics
 from shared.schemas.models import SnapshotConfig, Task
 from shared.schemas.networks import DiscriminatorConfig, GeneratorConfig
+from tests.forgers import forger
 
 
 @pytest.mark.parametrize("size", [8, 28, 32, 48, 64, 96, 128, 256])
@@ -95,6 +96,41 @@ def test_a_residual_network_begins_without_its_blocks() -> None:
     G = build_generator(GeneratorConfig(architecture="residual", size=16, width=8))
     x = torch.randn(2, G.stages[0][0].narrow.out_channels, 4, 4)
     assert torch.equal(G.stages[0](x), x)
+
+
+@pytest.mark.parametrize("architecture", ["residual", "biggan", "dfgan"])
+def test_g_draws_and_d_judges_by_text(architecture: str) -> None:
+    config = GeneratorConfig(architecture=architecture, size=16, width=8, z_dim=16, text_dim=6)
+    G = forger(config)
+    D = build_discriminator(
+        DiscriminatorConfig(architecture=architecture, size=16, width=8, text_dim=6)
+    )
+    z, c = torch.randn(4, 16), torch.randn(4, 6)
+    images = G(z, c)
+    assert not torch.allclose(G(z, c.flip(0)), images)
+    logits = D(images, c)
+    assert not torch.allclose(D(images, c.flip(0)), logits)
+    # A logit is linear in the text: what is left without one is the picture's own.
+    own = D(images, torch.zeros_like(c))
+    assert torch.allclose(D(images, 2 * c) - own, 2 * (logits - own), atol=1e-4)
+
+
+def test_fusion_begins_as_no_more_than_its_activations() -> None:
+    G = build_generator(GeneratorConfig(architecture="dfgan", size=16, width=8, text_dim=6))
+    block = G.blocks[0].fuse_in
+    x, condition = torch.randn(2, 16, 4, 4).abs(), torch.randn(2, 64 + 64)
+    assert torch.equal(block(x, condition), x)
+
+
+def test_without_a_label_the_captions_or_the_classes_take_turns() -> None:
+    G = forger(GeneratorConfig(architecture="dfgan", size=16, width=8, z_dim=16, text_dim=6))
+    drawn = sample(G, seed=1, indices=[3, 203])
+    with torch.no_grad():
+        expected = to_uint8(G(latents(1, [3, 203], 16), G.examples[[3, 3]]))
+    assert np.array_equal(drawn, expected)
+    H = biggan().eval()
+    ask = {"seed": 1, "indices": range(5)}
+    assert np.array_equal(sample(H, **ask), sample(H, **ask, labels=[0, 1, 2, 0, 1]))
 
 
 def biggan(**values: Any) -> Generator:

@@ -12,6 +12,7 @@ from workers.training.penalties import (
     gradient_penalty,
     interpolated,
     lecam,
+    matching_penalty,
     matrices,
     one_centred_penalty,
     orthogonality,
@@ -74,6 +75,16 @@ def test_the_gradient_of_a_pack_is_that_of_all_its_images() -> None:
 def test_the_one_centred_penalty_is_the_distance_of_the_length_from_one() -> None:
     images = torch.randn(5, 1, 3, 3, requires_grad=True)
     assert one_centred_penalty(images.sum((1, 2, 3)), images) == pytest.approx((3 - 1) ** 2)
+
+
+def test_the_matching_penalty_is_the_sixth_power_of_both_lengths() -> None:
+    """Of logits w x + v e: (|w| + |v|)^6 (Tao 2020, section 3.3), whatever comes behind them."""
+    w, v = torch.tensor([3.0, 4.0]) / 5, torch.tensor([0.0, 0.5, 0.0])
+    images, texts = torch.randn(5, 1, 1, 2), torch.randn(5, 3)
+    images.requires_grad_()
+    texts.requires_grad_()
+    logits = (images.flatten(1) @ w + texts @ v)[:3]
+    assert matching_penalty(logits, images, texts).item() == pytest.approx(1.5**6, rel=1e-4)
 
 
 def test_images_of_a_pack_are_interpolated_alike() -> None:

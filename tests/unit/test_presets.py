@@ -11,7 +11,7 @@ from shared.schemas.presets import PRESETS, resolve_preset
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        resolve_preset(preset, size=50, channels=1, num_classes=3, overrides={})
+        resolve_preset(preset, size=50, channels=1, num_classes=3, overrides={}, has_captions=True)
     assert "size 50 is not" in caught.value.errors[0].detail
 
 
@@ -28,6 +28,11 @@ def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None
         ({"discriminator": {"norm": "batch"}}, "batch norm mixes images"),
         ({"discriminator": {"architecture": "residual", "norm": "batch"}}, "has no norm batch"),
         ({"discriminator": {"size": 16}}, "differ in size"),
+        ({"discriminator": {"text_dim": 8}}, "differ in text_dim"),
+        ({"discriminator": {"pac": 2, "text_dim": 8}}, "a pack has no text"),
+        ({"generator": {"text_dim": 8}}, "dcgan takes no text"),
+        ({"generator": {"text_dim": 8, "num_classes": 3}}, "one must be 0"),
+        ({"penalties": {"matching_weight": 2}}, "needs a recipe with text"),
     ],
 )
 def test_parts_that_clash_are_told(overrides: dict, problem: str) -> None:
@@ -36,9 +41,20 @@ def test_parts_that_clash_are_told(overrides: dict, problem: str) -> None:
     assert problem in caught.value.errors[0].detail
 
 
+def test_text_needs_captions_and_another_objective_than_pairs() -> None:
+    ask = {"size": 32, "channels": 3, "num_classes": 3}
+    with pytest.raises(InvalidInput, match="needs a dataset with captions") as caught:
+        resolve_preset("text-to-image", **ask, overrides={})
+    assert caught.value.errors[0].pointer == "/spec/dataset"
+    overrides = {"objective": "relativistic"}
+    with pytest.raises(InvalidInput) as caught:
+        resolve_preset("text-to-image", **ask, has_captions=True, overrides=overrides)
+    assert "text needs another objective" in caught.value.errors[0].detail
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_scale_changes_the_widths_and_nothing_else(preset: str) -> None:
-    ask = {"size": 32, "channels": 1, "num_classes": 3}
+    ask = {"size": 32, "channels": 1, "num_classes": 3, "has_captions": True}
     small = resolve_preset(preset, **ask, overrides={}).model_dump()
     for scale, factor in (("tiny", 0.5), ("small", 1), ("base", 4)):
         scaled = resolve_preset(preset, **ask, scale=scale, overrides={}).model_dump()

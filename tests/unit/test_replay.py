@@ -15,7 +15,7 @@ from workers.training.replay import Fakes, ReplayRepository, ages
 def repository(**replay: int) -> ReplayRepository:
     ranks = Ranks()
     config = tiny("lecture", replay=replay, generator={"norm_group": 2, "size": 16})
-    return ReplayRepository(config, Counters(config.seed, ranks), ranks)
+    return ReplayRepository(config, 1, Counters(config.seed, ranks), ranks)
 
 
 def new_images(n: int, round_: int) -> Fakes:
@@ -79,7 +79,7 @@ def test_a_whole_repository_can_be_shared_out_again(num_ranks: int) -> None:
     shares = []
     for rank in range(num_ranks):
         ranks = Ranks(rank, num_ranks)
-        replay = ReplayRepository(config, Counters(config.seed, ranks), ranks)
+        replay = ReplayRepository(config, 1, Counters(config.seed, ranks), ranks)
         replay.load_state(whole)
         shares.append(replay.held)
     for name, tensor in vars(whole).items():

@@ -14,7 +14,7 @@ from torch import Tensor
 from shared.images import Pixels, encode, grid
 from shared.networks import snapshot
 from shared.networks.generators import Generator
-from shared.networks.projection import Projection, project
+from shared.networks.projection import Projection, check_projectable, project
 from shared.niceness import yield_to_requests
 from shared.schemas.events import EventType
 from shared.schemas.jobs import Outcome, Progress
@@ -41,7 +41,7 @@ def run(context: AttemptContext) -> End:
 
     Raises:
         NotFound: the model or the dataset is gone.
-        InvalidInput: the dataset's pictures have another form than the model's.
+        InvalidInput: the model draws from text, or the dataset's pictures have another form.
     """
     deterministic_cpu()
     yield_to_requests()
@@ -52,6 +52,7 @@ def run(context: AttemptContext) -> End:
     name, version = registry.resolve(spec.model)
     card = registry.card(name, version)
     generator = snapshot.load(*registry.snapshot(name, version))
+    check_projectable(generator)
     manifest = datasets.manifest(context.store, spec.dataset, spec.dataset_version)
     everything = load_fitting(context.store, manifest, like=card)
     rows = order(everything, spec.seed)[: spec.n]

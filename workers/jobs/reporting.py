@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -34,12 +34,21 @@ class RunReporter:
     """The `report` of one attempt's loop. Close it to wait for what is under way."""
 
     def __init__(
-        self, context: AttemptContext, checkpoints: CheckpointStore, *, of: float, columns: int
+        self,
+        context: AttemptContext,
+        checkpoints: CheckpointStore,
+        *,
+        of: float,
+        columns: int,
+        captions: Sequence[str],
     ) -> None:
+        """A run of `of` kimg, whose grids have so many columns; `captions` are of a grid's
+        pictures, row by row, and empty without text."""
         self._context = context
         self._checkpoints = checkpoints
         self._of = of
         self._columns = columns
+        self._captions = {"captions": list(captions)} if captions else {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="report")
         self._saving: Future[None] | None = None
         self._drawing: list[Future[None]] = []
@@ -100,7 +109,8 @@ class RunReporter:
         self._patiently(lambda: self._context.store.put(key, picture, content_type="image/webp"))
         path = key.removeprefix(keys.run_prefix(job_id))
         self._context.report(
-            EventType.SAMPLE, {"kimg": round(drawn.kimg, 3), "key": key, "path": path}
+            EventType.SAMPLE,
+            {"kimg": round(drawn.kimg, 3), "key": key, "path": path, **self._captions},
         )
 
     def _checkpoint(self, checkpoint: Checkpoint) -> None:

@@ -21,7 +21,7 @@ from shared.networks import snapshot
 from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, StopRequest
-from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig
+from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig, Task
 from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import Change, GanConfig
 from shared.schemas.specs import TrainSpec
@@ -30,6 +30,7 @@ from shared.storage import datasets, documents
 from shared.storage.registry import Registry
 from shared.storage.runs import RunResult
 from workers.evaluation.progress import ProgressScore
+from workers.jobs.captions import grid_captions, with_captions
 from workers.jobs.context import AttemptContext, End, StopReason, outcome_of
 from workers.jobs.reporting import RunReporter
 from workers.jobs.yardsticks import find_yardstick
@@ -65,6 +66,9 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
     dataset = datasets.manifest(context.store, spec.dataset, spec.dataset_version)
     config = resolved(spec, dataset)
     pictures = data.load(context.store, dataset)
+    if config.generator.text_dim:
+        folder = context.settings.text_encoder
+        pictures = with_captions(pictures, config.generator.text_dim, folder)
 
     def make(changes: Sequence[Change]) -> Gan:
         return Gan(reduce(GanConfig.changed, changes, config), pictures, ranks)
@@ -76,7 +80,13 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
         log.info("going on from a checkpoint", kimg=checkpoint.kimg)
 
     # Train.
-    reporter = RunReporter(context, checkpoints, of=config.kimg, columns=GRID_COLUMNS)
+    reporter = RunReporter(
+        context,
+        checkpoints,
+        of=config.kimg,
+        columns=GRID_COLUMNS,
+        captions=grid_captions(pictures.captions),
+    )
     reason: StopReason | None = None
     collapsed: Hopeless | None = None
 
@@ -144,6 +154,7 @@ def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
         size=dataset.size,
         channels=dataset.channels,
         num_classes=dataset.num_classes,
+        has_captions=dataset.has_captions,
         overrides=spec.overrides(),
         workers=spec.workers,
     )
@@ -203,7 +214,9 @@ def _publish(
     description = SnapshotConfig(
         generator=config.generator,
         class_names=dataset.class_names if config.generator.num_classes else [],
-        tasks=GENERATOR_TASKS,
+        captions=recipe.captions.examples if recipe.captions else [],
+        text_encoder_sha256=recipe.captions.encoder_sha256 if recipe.captions else None,
+        tasks=[Task.GENERATE] if recipe.captions else GENERATOR_TASKS,
     )
     return Registry(context.store).publish(
         ModelCard(
@@ -220,6 +233,7 @@ def _publish(
             seed=config.seed,
             tasks=description.tasks,
             class_names=description.class_names,
+            takes_prompt=recipe.captions is not None,
             size=config.generator.size,
             channels=config.generator.channels,
             num_parameters=sum(p.numel() for p in generator.parameters()),

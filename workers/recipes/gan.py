@@ -17,6 +17,7 @@ from shared.networks.standing import take_standing_statistics
 from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
 from workers.training.collapse import CollapseSigns
+from workers.training.conditions import conditions
 from workers.training.counters import Counters, Part, Purpose
 from workers.training.d_step import Batch, DStep
 from workers.training.data import TrainingData
@@ -46,10 +47,14 @@ class Gan:
         self._counters = Counters(config.seed + len(config.changes) * 2**32, ranks)
         self._objective = OBJECTIVES[config.objective]
         self._num_classes = config.generator.num_classes
+        self._conditions = conditions(config, data, self._counters, ranks.device)
+        self.captions = data.captions if config.generator.text_dim else None
 
         # Build the networks.
         torch.manual_seed(config.seed)
         self.G = build_generator(config.generator).to(ranks.device)
+        if self.captions is not None:
+            self.G.examples.copy_(self.captions.example_vectors())
         self.D = build_discriminator(config.discriminator).to(ranks.device)
         self._matrices_g = matrices(self.G)
         self._norms_g = NormStatistics(self.G)
@@ -65,7 +70,9 @@ class Gan:
         # Lay the data and the repository out.
         self._reals = Reals(config, data, ranks)
         self.replay = (
-            ReplayRepository(config, self._counters, ranks) if config.replay.enabled else None
+            ReplayRepository(config, self._conditions.num_labels, self._counters, ranks)
+            if config.replay.enabled
+            else None
         )
         # Which of the new images the repository takes: evenly spread over the batch, so that any
         # number of ranks gives the same ones.
@@ -83,12 +90,13 @@ class Gan:
         """Train D on random images as fakes until it tells them from real ones."""
         bootstrap = self.config.bootstrap
         for step in range(bootstrap.max_steps):
-            reals, labels = self._reals.of(step)
+            reals, numbers = self._reals.of(step)
             # Step 0 of the noise filled the repository.
             fakes = random_images(
-                self.config, self.config.num_fakes, self._counters, self._ranks, step=step + 1
-            )
-            real, fake = self._train_d(reals, labels, fakes, step=step, progress=0.0)
+                self.config, self.config.num_fakes, self._conditions.num_labels, self._counters,
+                self._ranks, step=step + 1,
+            )  # fmt: skip
+            real, fake = self._train_d(reals, numbers, fakes, step=step, progress=0.0)
             correct = ((real > 0).sum() + (fake < 0).sum()).float()
             accuracy = self._ranks.sum(correct) / (2 * len(real) * self._ranks.size)
             if accuracy.item() >= bootstrap.accuracy:
@@ -99,20 +107,20 @@ class Gan:
         """One round; `progress` in [0, 1] of the run sets the learning rates."""
         for d_step in range(step * self.config.num_d_steps, (step + 1) * self.config.num_d_steps):
             # Fetch the reals.
-            reals, real_labels = self._reals.of(d_step)
+            reals, numbers = self._reals.of(d_step)
 
             # Make new images.
-            generated, c = self._generated(d_step)
+            generated, labels = self._generated(d_step)
             variance = self._set_variance(generated)
 
             # Keep some old images and take the new.
-            fakes = self._fakes(generated.detach(), c, variance.detach(), d_step)
+            fakes = self._fakes(generated.detach(), labels, variance.detach(), d_step)
 
             # Train D on all of them and on as many reals.
-            real, fake = self._train_d(reals, real_labels, fakes, step=d_step, progress=progress)
+            real, fake = self._train_d(reals, numbers, fakes, step=d_step, progress=progress)
 
         # Train G to fool D.
-        loss_g = self._train_g(generated, c, variance, real, step=step, progress=progress)
+        loss_g = self._train_g(generated, labels, variance, real, step=step, progress=progress)
 
         # Update G_ema.
         self._ema.update(step)
@@ -132,7 +140,8 @@ class Gan:
         return {} if self._signs is None else self._signs.take()
 
     def samples(self) -> Pixels:
-        """The grid: the same z (and classes) at every call, from G_ema. uint8 [80, H, W, C]."""
+        """The grid: the same z (and classes or captions) at every call, from G_ema. A column is of
+        one class, a picture of one example. uint8 [80, H, W, C]."""
         indices = range(GRID_COLUMNS * GRID_ROWS)
         labels = [i % GRID_COLUMNS % max(self._num_classes, 1) for i in indices]
         return sample(
@@ -181,12 +190,16 @@ class Gan:
             self.replay.load_state(replay)
 
     def _train_d(
-        self, reals: Tensor, labels: Tensor | None, fakes: Fakes, *, step: int, progress: float
+        self, reals: Tensor, numbers: Tensor, fakes: Fakes, *, step: int, progress: float
     ) -> tuple[Tensor, Tensor]:
-        """One step of D on reals and fakes; returns their logits, detached."""
+        """One step of D on reals, which have these numbers in the dataset, and on fakes; returns
+        their logits, detached."""
+        n = self.config.num_fakes
+        labels = self._conditions.of_reals(numbers, step, n)
         batch = Batch(
             torch.cat([reals, to_float(fakes.images)]),
-            torch.cat([labels, fakes.labels]) if labels is not None and self._num_classes else None,
+            self._conditions.told(torch.cat([labels, fakes.labels])),
+            self._conditions.mismatched(labels, step, n),
             self._variances(reals, fakes),
         )
         loss, real, fake = self._d_step(batch, step=step, progress=progress)
@@ -196,7 +209,7 @@ class Gan:
     def _train_g(
         self,
         generated: Tensor,
-        c: Tensor | None,
+        labels: Tensor,
         variance: Tensor,
         real: Tensor,
         *,
@@ -217,7 +230,8 @@ class Gan:
             )
             flipped = (draws < self.config.label_flip).float()
         shown = self._augmentation(generated, step, n=n, parts=(Part.NEW_FAKES,))
-        loss = self._objective.loss_g(real, self.D(shown, c, given), flipped)
+        logits = self.D(shown, self._conditions.told(labels), given)
+        loss = self._objective.loss_g(real, logits, flipped)
         if self.config.penalties.orthogonal_weight:
             loss = loss + self.config.penalties.orthogonal_weight * orthogonality(self._matrices_g)
         self._adam_g.zero_grad()
@@ -226,31 +240,27 @@ class Gan:
         loss.backward()
         if self._signs is not None:
             assert generated.grad is not None
-            self._signs.see(generated.detach(), c, generated.grad, self._d_step.sureness)
+            classes = labels if self._num_classes else None
+            self._signs.see(generated.detach(), classes, generated.grad, self._d_step.sureness)
         self._norms_g.write(self._adam_g.tail)
         self._adam_g.step(progress)
         self._norms_g.update(self._adam_g.tail)
         return loss.detach()
 
-    def _generated(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This rank's new images for a step of D, and their classes. G trains on the last of a
+    def _generated(self, step: int) -> tuple[Tensor, Tensor]:
+        """This rank's new images for a step of D, and their labels. G trains on the last of a
         round only."""
         n = self.config.num_generated
         z = self._counters.normal(Purpose.LATENTS, step, n, self.config.generator.z_dim)
-        c = (
-            self._counters.integers(Purpose.CLASSES, step, self._num_classes, n)
-            if self._num_classes
-            else None
-        )
+        labels = self._conditions.drawn(step, n)
+        c = self._conditions.told_in_training(labels, step, n)
         with torch.set_grad_enabled((step + 1) % self.config.num_d_steps == 0):
-            return self.G(z, c), c
+            return self.G(z, c), labels
 
-    def _fakes(self, images: Tensor, c: Tensor | None, variance: Tensor, step: int) -> Fakes:
-        n = len(images)
-        labels = c if c is not None else torch.zeros(n, dtype=torch.int64, device=images.device)
+    def _fakes(self, images: Tensor, labels: Tensor, variance: Tensor, step: int) -> Fakes:
         pixels = images.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
         born = torch.full_like(labels, step // self.config.num_d_steps)
-        new = Fakes(pixels, labels, born, variance.repeat(n))
+        new = Fakes(pixels, labels, born, variance.repeat(len(images)))
         if self.replay is None:
             return new
         return self.replay.add(Fakes(*(t[self._kept_new] for t in vars(new).values())), step)

@@ -33,6 +33,9 @@ class Purpose(IntEnum):
     YARDSTICK_TURNS = 11
     YARDSTICK_FLIPS = 12
     YARDSTICK_DROPOUT = 13
+    CAPTIONS = 14
+    MISMATCHES = 15
+    TEXT_NOISE = 16
 
 
 class Part(IntEnum):

@@ -19,6 +19,7 @@ from workers.training.penalties import (
     gradient_penalty,
     interpolated,
     lecam,
+    matching_penalty,
     one_centred_penalty,
 )
 from workers.training.ranks import Ranks
@@ -28,10 +29,12 @@ from workers.training.remedies import draw_dropout
 @dataclass(frozen=True)
 class Batch:
     """What D judges, first this rank's n reals, then its n fakes: images [2n, C, H, W] in [-1, 1];
-    c int64 [2n], None without classes; variance [2n], None where D does not see it."""
+    c, the conditions [2n] or [2n, text_dim], None without; mismatched [n, text_dim], the text of
+    other pictures for each real, None without text; variance [2n], None where D does not see it."""
 
     images: Tensor
     c: Tensor | None
+    mismatched: Tensor | None
     variance: Tensor | None
 
 
@@ -66,13 +69,21 @@ class DStep:
         due = step % penalties.every == 0 and penalties.gradients
         self._D.requires_grad_(True)
         x = batch.images.requires_grad_(due)
+        texts = batch.c if due and penalties.matching_weight else None
+        if texts is not None:
+            texts.requires_grad_()
         draw_dropout(self._D, self._counters, step, n=n, parts=(Part.REALS, Part.FAKES))
 
         # Judge them.
         shown = self._augmentation(x, step, n=n, parts=(Part.REALS, Part.FAKES))
-        logits = self._D(shown, batch.c, batch.variance)
+        read = self._D.read(shown, batch.variance)
+        logits = self._D.judge(read, batch.c)
         real, fake = logits.chunk(2)
-        loss = self._objective.loss_d(real, fake)
+        refused = fake
+        if batch.mismatched is not None:
+            # A real picture of something else is as wrong as a fake (Tao 2020, section 3.2).
+            refused = torch.cat([fake, self._D.judge(read[: len(real)], batch.mismatched)])
+        loss = self._objective.loss_d(real, refused)
 
         # Add the penalties; one that is due stands for `every` steps.
         if due and (penalties.r1_gamma or penalties.r2_gamma):
@@ -81,6 +92,9 @@ class DStep:
             gamma = x.new_tensor([penalties.r1_gamma, penalties.r2_gamma])
             gamma = gamma.repeat_interleave(len(real))
             loss = loss + weight * gradient_penalty(logits, x, gamma)
+        if texts is not None:
+            weight = penalties.matching_weight * penalties.every
+            loss = loss + weight * matching_penalty(real, x, texts)
         if due and penalties.gp_weight:
             weight = penalties.gp_weight * penalties.every
             loss = loss + weight * self._penalty_between(shown.detach(), batch, step)

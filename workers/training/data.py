@@ -18,17 +18,20 @@ from shared.schemas.datasets import DatasetManifest
 from shared.storage import datasets
 from shared.storage.objects import ObjectStore
 from workers.training import shards
+from workers.training.captions import Captions
 from workers.training.counters import Purpose
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
     """`images` uint8 [N, C, H, W], `labels` int64 [N] (None: the dataset has no classes),
-    `texts` [N] (None within it: an image without a caption; None: no image has one)."""
+    `texts` [N] (None within it: an image without a caption; None: no image has one), `captions`:
+    the texts as vectors, where a recipe needs them."""
 
     images: Tensor
     labels: Tensor | None
     texts: list[str | None] | None
+    captions: Captions | None = None
 
 
 def load(store: ObjectStore, manifest: DatasetManifest) -> TrainingData:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from shared.networks.layers import GroupwiseNorm
 
+MATCHING_POWER = 6
+"""p of the matching-aware penalty: small gradients are free, steep ones are not (Tao 2020)."""
+
 LECAM_MOMENTUM = 0.01
 """How far each step moves the means that LeCam remembers (a decay of 0.99, Tseng 2021)."""
 
@@ -31,9 +34,25 @@ def one_centred_penalty(logits: Tensor, images: Tensor) -> Tensor:
 
     logits [n] computed from images [n * pac, C, H, W] with gradient.
     """
-    # A root has no derivative at 0.
-    lengths = (_squared_gradients(logits, images) + 1e-12).sqrt()
+    lengths = _root(_squared_gradients(logits, images))
     return (lengths - 1).square().mean()
+
+
+def matching_penalty(logits: Tensor, images: Tensor, texts: Tensor) -> Tensor:
+    """How steep D is around real pictures with their own text, so that G is led there (Tao 2020,
+    section 3.3): mean over i of (|d logits / d images_i| + |d logits / d texts_i|)^6.
+
+    logits [n] computed from the first n of images [m, C, H, W] and of texts [m, text_dim], both
+    with gradient.
+    """
+    gradients = torch.autograd.grad(logits.sum(), (images, texts), create_graph=True)
+    lengths = [_root(g[: len(logits)].flatten(1).square().sum(1)) for g in gradients]
+    return torch.stack(lengths).sum(0).pow(MATCHING_POWER).mean()
+
+
+def _root(squares: Tensor) -> Tensor:
+    """Which has a derivative at 0, too."""
+    return (squares + 1e-12).sqrt()
 
 
 def _squared_gradients(logits: Tensor, images: Tensor) -> Tensor:

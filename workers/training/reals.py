@@ -23,12 +23,12 @@ class Reals:
         self._batch = config.num_fakes
         self._ranks = ranks
 
-    def of(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This rank's reals of a step: [n, C, H, W] in [-1, 1], and their classes int64 [n]."""
+    def of(self, step: int) -> tuple[Tensor, Tensor]:
+        """This rank's reals of a step: [n, C, H, W] in [-1, 1], and their numbers in the dataset,
+        int64 [n]."""
         indices = self._sampler.indices(step, self._batch)
         mine = torch.from_numpy(indices[self._ranks.slice(len(indices))]).to(self._ranks.device)
-        labels = self.labels[mine] if self.labels is not None else None
-        return to_float(self.images[mine]), labels
+        return to_float(self.images[mine]), mine
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -33,12 +33,15 @@ class Fakes:
 class ReplayRepository:
     """This rank's share of the repository."""
 
-    def __init__(self, config: GanConfig, counters: Counters, ranks: Ranks) -> None:
+    def __init__(
+        self, config: GanConfig, num_labels: int, counters: Counters, ranks: Ranks
+    ) -> None:
+        """The labels of the first random images go from 0 to `num_labels`, exclusive."""
         self._num_new = config.replay.num_new
         self.capacity = config.replay.capacity
         self._counters = counters
         self._ranks = ranks
-        self.held = random_images(config, self.capacity, counters, ranks, step=0)
+        self.held = random_images(config, self.capacity, num_labels, counters, ranks, step=0)
 
     def add(self, new: Fakes, round_: int) -> Fakes:
         """Overwrite `num_new` slots drawn at random with `new` (this rank's share of the new
@@ -83,9 +86,10 @@ class ReplayRepository:
 
 
 def random_images(
-    config: GanConfig, n: int, counters: Counters, ranks: Ranks, *, step: int
+    config: GanConfig, n: int, num_labels: int, counters: Counters, ranks: Ranks, *, step: int
 ) -> Fakes:
-    """This rank's share of n images of uniform noise, as the lecture's first fakes.
+    """This rank's share of n images of uniform noise under random labels, as the lecture's first
+    fakes.
 
     Uniform on [-1, 1]: the average per-pixel variance is 1/3.
     """
@@ -94,7 +98,7 @@ def random_images(
     count = len(noise)
     return Fakes(
         images=(noise * 256).to(torch.uint8),
-        labels=counters.integers(Purpose.NOISE_IMAGES, step, max(g.num_classes, 1), n),
+        labels=counters.integers(Purpose.NOISE_IMAGES, step, num_labels, n),
         born=torch.full((count,), -1, dtype=torch.int64, device=ranks.device),
         variance=torch.full((count,), 1 / 3, device=ranks.device),
     )
