@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from shared.networks.spectral import normalise_spectrally
 from shared.schemas.networks import DiscriminatorConfig
 
 
-class Discriminator(nn.Module):
+class Discriminator(nn.Module, ABC):
     """What every discriminator does before its layers and after them.
 
     Those who inherit make their layers, then call `_add_head` and `_start`; `features` is theirs.
@@ -29,9 +30,9 @@ class Discriminator(nn.Module):
         super().__init__()
         self.config = config
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """x [n, pac C, H, W] in [-1, 1]; returns [n, features]."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, c: Tensor | None = None, variance: Tensor | None = None) -> Tensor:
         """`judge` of what `read` makes of the pictures: logits [N / pac]."""

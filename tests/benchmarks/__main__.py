@@ -3,7 +3,8 @@
     python -m tests.benchmarks [NAME ...]
 
 The peers (rq, saq) come with the extra `bench`; LitServe is installed by its own benchmark into a
-folder of its own. Nothing else should run on the machine meanwhile.
+folder of its own. Those of quality (quality, collapse, replay, text) take an hour each at most and
+run only by name. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations

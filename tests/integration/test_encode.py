@@ -11,22 +11,22 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from shared.ids import new_job_id
 from shared.networks import snapshot
 from shared.networks.sampling import sample
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
 from shared.schemas.events import EventType
-from shared.schemas.jobs import JobKind, JobSubmission, Outcome
+from shared.schemas.jobs import JobKind, Outcome
 from shared.settings import Settings
 from shared.storage import keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
+from tests.attempts import run_attempt
 from tests.forgers import CLASS_NAMES, SMALL, forger, publish_forger
 from tests.pushing import push
 from tests.training import squares
 from workers.jobs import encode
-from workers.jobs.context import AttemptContext, End
+from workers.jobs.context import End
 from workers.training.data import TrainingData
 
 Encode = Callable[..., tuple[str, End]]
@@ -38,18 +38,8 @@ def run_encode(settings: Settings, job_queue: JobQueue) -> Encode:
     """Run an encode job of this spec, as the attempt would; returns its id and its end."""
 
     def run(wish: str | None = None, **spec: object) -> tuple[str, End]:
-        job_id = new_job_id()
-        submission = JobSubmission(kind=JobKind.ENCODE, spec={"model": "forger", **spec})
-        job_queue.submit(job_id, submission, owner="tests")
-        job_queue.lease(job_id, owner="tests", ttl_s=600)
-        job_queue.begin(job_id, owner="tests", number=1)
-        if wish:
-            getattr(job_queue, wish)(job_id)
-        with AttemptContext.open(job_id, 1, settings) as context:
-            end = End.of(lambda: encode.run(context))
-            context.finish(end)
-        torch.set_flush_denormal(False)
-        return job_id, end
+        spec = {"model": "forger", **spec}
+        return run_attempt(encode.run, settings, job_queue, JobKind.ENCODE, spec, wish=wish)
 
     return run
 

@@ -14,17 +14,18 @@ from shared.networks import snapshot
 from shared.networks.catalog import build_generator
 from shared.queue.jobs import JobQueue
 from shared.schemas.datasets import DatasetManifest
-from shared.schemas.jobs import JobKind, JobSubmission, Outcome
+from shared.schemas.jobs import JobKind, Outcome
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
 from shared.schemas.networks import GeneratorConfig
 from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
+from tests.attempts import run_attempt
 from tests.pushing import push
 from tests.training import SQUARE_CLASSES, dirty_squares, squares
 from workers.jobs import evaluate
-from workers.jobs.context import AttemptContext, End
+from workers.jobs.context import End
 from workers.training.data import TrainingData
 
 SIZE = 8
@@ -52,18 +53,8 @@ def run_evaluate(settings: Settings, job_queue: JobQueue) -> Evaluate:
     """Run an evaluate job of this spec, as the attempt would."""
 
     def run(wish: str | None = None, **spec: object) -> End:
-        job_id = new_job_id()
-        submission = JobSubmission(kind=JobKind.EVALUATE, spec={"n": 200, **spec})
-        job_queue.submit(job_id, submission, owner="tests")
-        job_queue.lease(job_id, owner="tests", ttl_s=600)
-        job_queue.begin(job_id, owner="tests", number=1)
-        if wish:
-            getattr(job_queue, wish)(job_id)
-        with AttemptContext.open(job_id, 1, settings) as context:
-            end = End.of(lambda: evaluate.run(context))
-            context.finish(end)
-        torch.set_flush_denormal(False)
-        return end
+        spec = {"n": 200, **spec}
+        return run_attempt(evaluate.run, settings, job_queue, JobKind.EVALUATE, spec, wish=wish)[1]
 
     return run
 
@@ -142,3 +133,13 @@ def test_it_stops_when_asked(
         num_classes=4,
     )
     assert run_evaluate(wish, model="forger", dataset="squares").outcome == outcome
+
+
+def test_a_damaged_yardstick_is_named(run_evaluate: Evaluate, object_store: ObjectStore) -> None:
+    seen = push(object_store, "squares", SQUARE_CLASSES, dirty_squares(64, seed=0))
+    publish(object_store, seen, num_classes=4)
+    key = keys.dataset_yardstick("squares", seen.version, "v1-s0")
+    object_store.put(key, b"no tensors")
+    end = run_evaluate(model="forger", dataset="squares")
+    assert end.outcome is Outcome.CRASHED
+    assert key in str(end.error)

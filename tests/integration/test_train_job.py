@@ -6,21 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
-from shared.ids import new_job_id
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
 from shared.schemas.events import EventType
-from shared.schemas.jobs import JobKind, JobSubmission, Outcome
+from shared.schemas.jobs import JobKind, Outcome
 from shared.settings import Settings
 from shared.storage import keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
+from tests.attempts import run_attempt
 from tests.pushing import push
 from tests.training import SQUARE_CLASSES, dirty_squares
 from workers.jobs import train
-from workers.jobs.context import AttemptContext, End
+from workers.jobs.context import End
 
 NARROW = {"generator": {"width": 8}, "discriminator": {"width": 8}}
 SPEC = {"preset": "modern-conditional", "dataset": "squares", "model": "forger", "kimg": 1.28}
@@ -36,16 +35,8 @@ def run_train(
     push(object_store, "squares", SQUARE_CLASSES, dirty_squares(256, seed=0))
 
     def run(events: EventType, **config: Any) -> Ended:
-        job_id = new_job_id()
         spec = SPEC | {"config": NARROW | {"checkpoint_every_kimg": 0.32} | config}
-        job_queue.submit(job_id, JobSubmission(kind=JobKind.TRAIN, spec=spec), owner="tests")
-        job_queue.lease(job_id, owner="tests", ttl_s=600)
-        job_queue.begin(job_id, owner="tests", number=1)
-        with AttemptContext.open(job_id, 1, settings) as context:
-            end = End.of(lambda: train.run(context))
-            assert end is not None
-            context.finish(end)
-        torch.set_flush_denormal(False)
+        job_id, end = run_attempt(train.run, settings, job_queue, JobKind.TRAIN, spec)
         return end, [event.data for event in event_log.read(job_id) if event.type is events]
 
     return run

@@ -8,24 +8,23 @@ from pathlib import Path
 
 import httpx2
 import pytest
-import torch
 
 from services.serving import replicas
-from shared.ids import new_job_id
 from shared.networks.text import SentenceEncoder
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
 from shared.schemas.events import EventType
-from shared.schemas.jobs import JobKind, JobSubmission, Outcome
+from shared.schemas.jobs import JobKind, Outcome
 from shared.settings import Settings
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
 from shared.text import find_encoder
+from tests.attempts import run_attempt
 from tests.pushing import push
 from tests.sentences import needs_encoder
 from tests.training import QUARTERS, SQUARE_CLASSES, squares
 from workers.jobs import evaluate, train
-from workers.jobs.context import AttemptContext, End
+from workers.jobs.context import End
 
 SPEC = {
     "dataset": "squares",
@@ -43,17 +42,8 @@ def run(object_store: ObjectStore, job_queue: JobQueue) -> Run:
     push(object_store, "squares", SQUARE_CLASSES, squares(256))
 
     def run(kind: JobKind, spec: dict[str, object], settings: Settings) -> tuple[str, End]:
-        job_id = new_job_id()
-        job_queue.submit(job_id, JobSubmission(kind=kind, spec=spec), owner="tests")
-        job_queue.lease(job_id, owner="tests", ttl_s=600)
-        job_queue.begin(job_id, owner="tests", number=1)
-        with AttemptContext.open(job_id, 1, settings) as context:
-            work = {JobKind.TRAIN: train.run, JobKind.EVALUATE: evaluate.run}[kind]
-            end = End.of(lambda: work(context))
-            assert end is not None
-            context.finish(end)
-        torch.set_flush_denormal(False)
-        return job_id, end
+        work = {JobKind.TRAIN: train.run, JobKind.EVALUATE: evaluate.run}[kind]
+        return run_attempt(work, settings, job_queue, kind, spec)
 
     return run
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import safetensors.torch
+from safetensors import SafetensorError
 
-from shared.errors import NotFound, PreconditionFailed
+from shared.errors import CorruptObject, NotFound, PreconditionFailed
 from shared.networks import snapshot
 from shared.schemas.datasets import DatasetManifest
 from shared.storage import keys
@@ -23,7 +24,10 @@ def find_yardstick(
     store: ObjectStore, of: DatasetManifest, images: TrainingData, on_step: Callable[[], None]
 ) -> tuple[Yardstick, str]:
     """The yardstick of a dataset's version and the digest of its weights (hex); trained on its
-    first use, then kept in the store, so that all scores on the version compare."""
+    first use, then kept in the store, so that all scores on the version compare.
+
+    Raises CorruptObject: what is kept is no yardstick of this form.
+    """
     key = keys.dataset_yardstick(of.name, of.version, f"v{VERSION}-s{YARDSTICK_SEED}")
     try:
         weights = store.get(key)
@@ -33,6 +37,9 @@ def find_yardstick(
             store.put_if_absent(key, snapshot.to_bytes(trained))
         weights = store.get(key)
     yardstick = build_yardstick(size=of.size, channels=of.channels, num_classes=of.num_classes)
-    yardstick.load_state_dict(safetensors.torch.load(weights))
+    try:
+        yardstick.load_state_dict(safetensors.torch.load(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise CorruptObject(f"{key} is no yardstick: delete it and ask again ({error})") from error
     yardstick.eval().requires_grad_(False)
     return yardstick, hashlib.sha256(weights).hexdigest()
