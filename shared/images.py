@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 Pixels = NDArray[np.uint8]
 ImageFormat = Literal["png", "webp"]
+
+CAPTION_WIDTH, CAPTION_SIZE, CAPTION_LINE, CAPTION_LETTERS = 160, 10, 13, 26
+"""Of a grid's captions: pixels of the column, of a letter and of a line, and letters in a line."""
 
 MEDIA_TYPES: dict[ImageFormat, str] = {"png": "image/png", "webp": "image/webp"}
 
@@ -47,3 +52,20 @@ def grid(images: Pixels, *, columns: int | None = None, gap: int = 2) -> Pixels:
         left = gap + (i % columns) * (width + gap)
         sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def captioned(sheet: Pixels, captions: Sequence[str]) -> Pixels:
+    """A grid [H, W, C] with a caption to the left of each of its rows, cut where it is too long for
+    its row. Returns [H, W + 160, C]."""
+    height, _, channels = sheet.shape
+    pitch = height // len(captions)
+    column = Image.new("L", (CAPTION_WIDTH, height), 128)
+    draw, font = ImageDraw.Draw(column), ImageFont.load_default(CAPTION_SIZE)
+    for row, caption in enumerate(captions):
+        lines = textwrap.wrap(
+            caption, CAPTION_LETTERS, max_lines=max(pitch // CAPTION_LINE, 1), placeholder=" ..."
+        )
+        for i, line in enumerate(lines):
+            draw.text((4, row * pitch + 2 + i * CAPTION_LINE), line, fill=255, font=font)
+    text = np.repeat(np.asarray(column)[:, :, None], channels, axis=2)
+    return np.concatenate([text, sheet], axis=1)

@@ -49,9 +49,9 @@ def sample(
 ) -> Pixels:
     """Pictures number `indices` of `seed`, as uint8 [n, H, W, C], from a generator in eval mode.
 
-    `labels`: a class per index; without them the classes, or the captions, take turns.
+    `labels`: a class per index, or an example's number; without them they take turns.
     """
     device = next(generator.parameters()).device
     z = latents(seed, indices, generator.config.z_dim, truncation).to(device)
-    asked = torch.tensor(indices if labels is None else labels, device=device)
-    return to_uint8(generator(z, generator.turns(asked) if labels is None else asked))
+    shown = torch.tensor(indices if labels is None else labels, device=device)
+    return to_uint8(generator(z, generator.turns(shown)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 import pytest
+from PIL import Image
 
 from services.serving import replicas
 from shared.networks.text import SentenceEncoder
@@ -64,8 +66,9 @@ def test_captions_become_a_model_that_takes_prompts(
     assert config.text_encoder_sha256 == encoder.sha256
 
     grids = [e for e in event_log.read(job_id) if e.type is EventType.SAMPLE]
-    assert grids[0].data["captions"][:2] == config.captions[:2]
-    assert len(grids[0].data["captions"]) == 80
+    assert grids[0].data["captions"] == [c for c in config.captions for _ in "12"][:8]
+    picture = Image.open(io.BytesIO(object_store.get(grids[0].data["key"])))
+    assert picture.size == (160 + 2 + 10 * (16 + 2), 2 + 8 * (16 + 2))
 
     async def drawn(**body: object) -> httpx2.Response:
         transport = httpx2.ASGITransport(replicas.interactive(settings))

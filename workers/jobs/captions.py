@@ -10,7 +10,7 @@ import structlog
 from shared.errors import InvalidInput
 from shared.networks.text import SentenceEncoder
 from shared.text import find_encoder
-from workers.recipes.gan import GRID_COLUMNS, GRID_ROWS
+from workers.recipes.gan import GRID_ROWS
 from workers.training.captions import Captions
 from workers.training.data import TrainingData
 
@@ -35,8 +35,7 @@ def with_captions(pictures: TrainingData, text_dim: int, folder: Path | None) ->
 
 
 def grid_captions(captions: Captions | None) -> list[str]:
-    """What each picture of a grid shows, row by row; none without text."""
+    """What each row of a grid shows; none without text."""
     if captions is None:
         return []
-    examples = captions.examples
-    return [examples[i % len(examples)] for i in range(GRID_COLUMNS * GRID_ROWS)]
+    return [captions.examples[number] for number in captions.spread(GRID_ROWS)]

@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 
 from shared.errors import Unavailable
-from shared.images import encode, grid
+from shared.images import captioned, encode, grid
 from shared.schemas.events import EventType
 from shared.schemas.jobs import Progress
 from shared.storage import keys
@@ -42,13 +42,13 @@ class RunReporter:
         columns: int,
         captions: Sequence[str],
     ) -> None:
-        """A run of `of` kimg, whose grids have so many columns; `captions` are of a grid's
-        pictures, row by row, and empty without text."""
+        """A run of `of` kimg, whose grids have so many columns; `captions` are of a grid's rows,
+        and empty without text."""
         self._context = context
         self._checkpoints = checkpoints
         self._of = of
         self._columns = columns
-        self._captions = {"captions": list(captions)} if captions else {}
+        self._captions = captions
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="report")
         self._saving: Future[None] | None = None
         self._drawing: list[Future[None]] = []
@@ -105,12 +105,17 @@ class RunReporter:
     def _grid(self, drawn: Grid) -> None:
         job_id, token = self._context.job.id, self._context.token
         key = keys.sample_grid(job_id, token, drawn.kimg)
-        picture = encode(grid(drawn.images, columns=self._columns), "webp")
+        sheet = grid(drawn.images, columns=self._columns)
+        words = {}
+        if self._captions:
+            sheet = captioned(sheet, self._captions)
+            words = {"captions": self._captions}
+        picture = encode(sheet, "webp")
         self._patiently(lambda: self._context.store.put(key, picture, content_type="image/webp"))
         path = key.removeprefix(keys.run_prefix(job_id))
         self._context.report(
             EventType.SAMPLE,
-            {"kimg": round(drawn.kimg, 3), "key": key, "path": path, **self._captions},
+            {"kimg": round(drawn.kimg, 3), "key": key, "path": path, **words},
         )
 
     def _checkpoint(self, checkpoint: Checkpoint) -> None:

@@ -141,15 +141,14 @@ class Gan:
 
     def samples(self) -> Pixels:
         """The grid: the same z (and classes or captions) at every call, from G_ema. A column is of
-        one class, a picture of one example. uint8 [80, H, W, C]."""
+        one class, a row of one caption. uint8 [80, H, W, C]."""
         indices = range(GRID_COLUMNS * GRID_ROWS)
-        labels = [i % GRID_COLUMNS % max(self._num_classes, 1) for i in indices]
-        return sample(
-            self.settled(),
-            seed=self.config.seed,
-            indices=indices,
-            labels=labels if self._num_classes else None,
-        )
+        if self.captions is None:
+            labels = [i % GRID_COLUMNS for i in indices]
+        else:
+            rows = self.captions.spread(GRID_ROWS)
+            labels = [rows[i // GRID_COLUMNS] for i in indices]
+        return sample(self.settled(), seed=self.config.seed, indices=indices, labels=labels)
 
     def settled(self) -> Generator:
         """G_ema as it is drawn from and published: with standing statistics, where it has them."""

@@ -60,6 +60,10 @@ class Captions:
         rows = self._example_rows()
         return self.vectors[[rows[i % len(rows)] for i in range(MAX_EXAMPLES)]]
 
+    def spread(self, n: int) -> list[int]:
+        """Numbers of n of the examples, evenly spread; some twice, where there are fewer."""
+        return [i * len(self._example_rows()) // n for i in range(n)]
+
     def _example_rows(self) -> list[int]:
         n = min(len(self.sentences), MAX_EXAMPLES)
         return [i * len(self.sentences) // n for i in range(n)]
