@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
+from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -105,8 +106,8 @@ class ImagesRoutes:
             extra = {} if revised is None else {"revised_prompt": revised}
             if has_urls:
                 query = _query(asked, seed, number, prompt)
-                start = f"{request.base_url}v1/models/{origin.model}@{origin.version}/image?{query}"
-                data = [{"url": f"{start}&index={index}"} | extra for index in range(asked.n)]
+                address = f"{_base(request)}v1/models/{origin.model}@{origin.version}/image?{query}"
+                data = [{"url": f"{address}&index={index}"} | extra for index in range(asked.n)]
                 body = json.dumps(content | {"data": data}).encode()
             else:
                 body = await model.draw(
@@ -171,6 +172,13 @@ def _meaning(prompt: str, model: LoadedModel) -> tuple[int | None, str | None, s
     number = model.label_number(name, pointer="/prompt")
     assert number is not None
     return number, None, config.class_names[number] if config.class_names else str(number)
+
+
+def _base(request: Request) -> URL:
+    """The address that the client called us by; a proxy before us may have ended its TLS."""
+    base = request.base_url
+    tls = request.headers.get("X-Forwarded-Proto") == "https"
+    return base.replace(scheme="https") if tls else base
 
 
 def _query(asked: ImagesRequest, seed: int, label: int | None, prompt: str | None) -> str:

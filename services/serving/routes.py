@@ -60,7 +60,7 @@ class Routes:
                 Route("/readyz", self.readyz),
             ],
             exception_handlers=problems.handlers(
-                {"/v1/images": images_api.error, "/v2": open_inference.error}
+                {"/v1/images/generations": images_api.error, "/v2": open_inference.error}
             ),
         )
 
