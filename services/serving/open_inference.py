@@ -67,6 +67,7 @@ class OpenInferenceRoutes:
             )
         ] + [
             Route("/v2", self.get_server),
+            Route("/v2/", self.get_server),  # as the protocol's OpenAPI document has it
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/v2/repository/index", self.index, methods=["POST"]),
