@@ -54,7 +54,6 @@ class OpenInferenceRoutes:
         self._studio = studio
         self._models = studio.models
         self._max_bytes = settings.serve_max_picture_bytes
-        self._max_json_bytes = settings.max_json_bytes
 
     def routes(self) -> list[Route]:
         return [
@@ -79,11 +78,7 @@ class OpenInferenceRoutes:
         if encoding != "identity":
             raise InvalidInput(f"Content-Encoding is {encoding}: send the body as it is")
         body = await problems.read_bytes(request, max_bytes=self._max_bytes)
-        asked, inputs = tensors.unpacked(
-            body,
-            request.headers.get(tensors.HEADER_LENGTH),
-            max_json_bytes=self._max_json_bytes,
-        )
+        asked, inputs = tensors.unpacked(body, request.headers.get(tensors.HEADER_LENGTH))
         binary = _is_binary(asked)
         wish, z = _wish(inputs)
         self._studio.check_num(wish.n, pointer="/inputs/n")

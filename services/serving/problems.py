@@ -54,7 +54,7 @@ def valid(parse: Callable[[], Body], root: str = "") -> Body:
                 pointer=root + "".join(f"/{_escaped(part)}" for part in problem["loc"]),
                 detail=problem["msg"],
             )
-            for problem in error.errors()
+            for problem in error.errors(include_url=False, include_input=False)
         ]
         first = f"{errors[0].pointer or 'the body'}: {errors[0].detail}"
         raise InvalidInput(first, errors=errors) from error

@@ -271,8 +271,7 @@ def test_bodies_are_bounded(settings: Settings, registry: Registry) -> None:
     publish_plain_forger(registry, "plain")
     small = settings.model_copy(
         update={
-            "serve_max_picture_bytes": 2**16,
-            "max_json_bytes": 2**12,
+            "serve_max_picture_bytes": 2**19,
             "serve_max_images": 5000,
             "serve_max_waiting_images": 5000,
         }
@@ -281,13 +280,13 @@ def test_bodies_are_bounded(settings: Settings, registry: Registry) -> None:
         listening(replicas.interactive(small)) as url,
         InferenceServerClient(url.removeprefix("http://")) as client,
     ):
-        z = np.zeros((600, 16))
-        assert len(pixels(client.infer("plain", inputs(z=z)))) == 600
+        z = np.full((4000, 16), 1 / 3)
+        assert len(pixels(client.infer("plain", inputs(z=z)))) == 4000
         with pytest.raises(InferenceServerException, match="as binary data") as caught:
-            client.infer("plain", inputs(binary=False, z=z))
+            client.infer("plain", inputs(binary=False, z=z[:1200]))
         assert caught.value.status() == "413"
-        with pytest.raises(InferenceServerException, match="larger than 65536") as caught:
-            client.infer("plain", inputs(z=np.zeros((2000, 16))))
+        with pytest.raises(InferenceServerException, match="larger than 524288") as caught:
+            client.infer("plain", inputs(z=np.zeros((10_000, 16))))
         assert caught.value.status() == "413"
         outputs = [InferRequestedOutput("images", binary_data=False)]
         with pytest.raises(InferenceServerException, match="ask for binary_data"):

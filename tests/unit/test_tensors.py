@@ -16,8 +16,6 @@ from services.serving import tensors
 from services.serving.tensors import unpacked
 from shared.errors import InvalidInput, TooLarge
 
-MAX_JSON = 2**16
-
 shapes = st.lists(st.integers(1, 4), max_size=3)
 values = {
     "INT64": st.integers(-(2**63), 2**63 - 1),
@@ -52,7 +50,7 @@ def test_tensors_are_what_the_client_packed(
     given: dict[str, tuple[str, np.ndarray]], binary: bool
 ) -> None:
     body, length = sent(given, binary=binary)
-    request, found = unpacked(body, length, max_json_bytes=len(body))
+    request, found = unpacked(body, length)
     assert request.parameters.binary_data_output
     assert list(found) == list(given)
     for name, (datatype, array) in given.items():
@@ -90,7 +88,7 @@ def test_garbage_is_refused_and_nothing_worse(garbage: bytes, cut: int, header: 
 def _is_refused(body: bytes, header_length: str | None) -> None:
     """Or understood, in the few cases where what is left makes sense."""
     with suppress(InvalidInput, TooLarge):
-        unpacked(body, header_length, max_json_bytes=MAX_JSON)
+        unpacked(body, header_length)
 
 
 json_values = st.recursive(
@@ -124,7 +122,7 @@ def test_strange_json_is_refused_and_nothing_worse(inputs: list[Any], rest: byte
 
 def test_nested_lists_are_values_row_by_row() -> None:
     tensor = {"name": "z", "datatype": "FP32", "shape": [2, 3], "data": [[1, 2.5, 3], [4, 5, 6]]}
-    _, found = unpacked(json.dumps({"inputs": [tensor]}).encode(), None, max_json_bytes=MAX_JSON)
+    _, found = unpacked(json.dumps({"inputs": [tensor]}).encode(), None)
     assert np.array_equal(found["z"].values, np.array([[1, 2.5, 3], [4, 5, 6]], np.float32))
 
 
@@ -134,10 +132,14 @@ def test_nested_lists_are_values_row_by_row() -> None:
         ({"data": [1, 2]}, "do not fit"),
         ({"data": [1.5]}, "no INT64"),
         ({"data": [True]}, "no INT64"),
-        ({"data": [2**63]}, "no INT64"),
+        ({"data": [[1]]}, "no INT64"),
+        ({"data": [2**63]}, "cannot hold"),
+        ({"data": [1e39], "datatype": "FP32"}, "cannot hold"),
+        ({"data": [10**400], "datatype": "FP32"}, "cannot hold"),
+        ({"data": ["1"], "datatype": "FP32"}, "no FP32"),
         ({"data": None}, "either data or"),
         ({"shape": [0]}, "greater than or equal to 1"),
-        ({"shape": [1] * 9}, "at most 8"),
+        ({"shape": [1] * 5}, "at most 4"),
         ({"datatype": "FP16"}, "'INT64', 'FP32' or 'BYTES'"),
         ({"parameters": {"shared_memory_region": "a"}}, "not permitted"),
         ({"data": None, "parameters": {"binary_data_size": 8}}, "0 bytes follow"),
@@ -148,29 +150,36 @@ def test_what_is_wrong_with_a_tensor_is_said(changes: dict[str, Any], message: s
     tensor = {"name": "seed", "datatype": "INT64", "shape": [1], "data": [1]}
     body = json.dumps({"inputs": [tensor | changes]}).encode()
     with pytest.raises(InvalidInput, match=message):
-        unpacked(body, None, max_json_bytes=MAX_JSON)
+        unpacked(body, None)
+
+
+def test_elements_are_bounded() -> None:
+    for binary in (True, False):
+        body, length = sent({"p": ("BYTES", np.array([b""] * 1025, np.object_))}, binary=binary)
+        with pytest.raises(InvalidInput, match="at most 1024"):
+            unpacked(body, length)
 
 
 def test_lists_within_lists_have_an_end() -> None:
     with pytest.raises(InvalidInput):
-        unpacked(b'{"inputs":' + b"[" * 50_000, None, max_json_bytes=MAX_JSON)
+        unpacked(b'{"inputs":' + b"[" * 50_000, None)
 
 
 def test_a_tensor_comes_once_and_leaves_nothing_behind() -> None:
     tensor = {"name": "seed", "datatype": "INT64", "shape": [1], "data": [1]}
     twice = json.dumps({"inputs": [tensor, tensor]}).encode()
     with pytest.raises(InvalidInput, match="twice"):
-        unpacked(twice, None, max_json_bytes=MAX_JSON)
+        unpacked(twice, None)
     once = json.dumps({"inputs": [tensor]}).encode()
     with pytest.raises(InvalidInput, match="3 bytes"):
-        unpacked(once + b"abc", str(len(once)), max_json_bytes=MAX_JSON)
+        unpacked(once + b"abc", str(len(once)))
     with pytest.raises(TooLarge, match="binary data"):
-        unpacked(once, None, max_json_bytes=10)
+        unpacked(b" " * (tensors.MAX_JSON_BYTES + 1), None)
 
 
 def test_outputs_say_how_they_are_wanted() -> None:
     inputs = [InferInput("n", [1], "INT64").set_data_from_numpy(np.array([3]))]
     outputs = [InferRequestedOutput("images", binary_data=False)]
     body, length = InferenceServerClient.generate_request_body(inputs, outputs=outputs)
-    request, _ = unpacked(body, str(length), max_json_bytes=MAX_JSON)
+    request, _ = unpacked(body, str(length))
     assert [(o.name, o.parameters.binary_data) for o in request.outputs] == [("images", False)]
