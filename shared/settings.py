@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     serve_max_waiting_images: int = 2048
     """Images that a replica may have promised and not yet made; beyond it 429."""
     serve_max_picture_bytes: int = 16 * 2**20
-    """The body of a request that brings pictures; beyond it 413."""
+    """The body of a request that brings pictures or tensors; beyond it 413."""
     serve_max_projections: int = Field(8, ge=1)
     """Pictures that a replica may be asked to encode at a time, each about a second's work; beyond
     it 503."""

@@ -16,6 +16,7 @@ from shared.text import TEXT_DIM
 CLASS_NAMES = ["shirt", "bag", "boot"]
 
 SMALL = GeneratorConfig(size=16, width=8, z_dim=16, num_classes=len(CLASS_NAMES))
+PLAIN = GeneratorConfig(size=16, width=8, z_dim=16)
 WRITER = GeneratorConfig(architecture="dfgan", size=16, width=8, z_dim=16, text_dim=TEXT_DIM)
 BENCH = GeneratorConfig(size=32, channels=1, num_classes=10)
 
@@ -46,6 +47,16 @@ def bench_forger() -> Generator:
 def publish_forger(registry: Registry, name: str, *, seed: int = 0) -> ModelCard:
     """Publish a generator of 16 px pictures of three classes, made by job `job-{name}-{seed}`."""
     return _publish(registry, name, SMALL, CLASS_NAMES, seed)
+
+
+def publish_plain_forger(registry: Registry, name: str) -> ModelCard:
+    """Publish a generator of 16 px pictures without classes."""
+    return _publish(registry, name, PLAIN, [], 0)
+
+
+def publish_garments(registry: Registry, name: str, class_names: list[str]) -> ModelCard:
+    """Publish a generator of 32 px pictures of these ten classes."""
+    return _publish(registry, name, BENCH, class_names, 0)
 
 
 def publish_text_forger(registry: Registry, name: str, *, encoder_sha256: str) -> ModelCard:

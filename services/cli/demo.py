@@ -64,6 +64,7 @@ def demo(
         write(f"API docs   {state.api_url}/docs")
         write(f"dashboard  {state.dashboard_url}")
         write(f"endpoint   curl -o one.png '{state.serve_url}/v1/models/{MODEL}/image?label=9'")
+        write(f"openai     OpenAI(base_url='{state.serve_url}/v1', api_key='unused')")
         write("stop it    elmyr down")
 
 

@@ -19,6 +19,8 @@ from services.dispatcher.archive import EventArchive
 from services.dispatcher.log_relay import Cursor, LogRelay
 from services.dispatcher.outages import Outages
 from services.dispatcher.ray_jobs import RayAttempt, RayJobs
+from services.dispatcher.uploads import UploadSweep
+from shared.clock import now
 from shared.errors import NotFound, Unavailable
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -27,6 +29,7 @@ from shared.storage.objects import ObjectStore
 
 KEEP_S = 1.0
 SWEEP_S = 10.0
+UPLOADS_S = 300.0
 NUM_THREADS = 8  # they wait for HTTP, mostly
 KEEPING = "keeping records"  # in the words of the log
 
@@ -43,8 +46,18 @@ class _Tail:
     due_at: float = 0.0
 
 
+@dataclass
+class _Sweep:
+    """What is done now and then for all jobs, one task at a time."""
+
+    step: Callable[[], None]
+    period_s: float
+    task: Future[None] | None = None
+    due_at: float = 0.0
+
+
 class Records:
-    """Logs and events of all jobs that one dispatcher looks after."""
+    """Logs and events of all jobs that one dispatcher looks after; and what ended jobs leave."""
 
     def __init__(
         self,
@@ -62,8 +75,11 @@ class Records:
         self._outages = outages
         self._pool = ThreadPoolExecutor(NUM_THREADS, "records")
         self._tails: dict[str, _Tail] = {}
-        self._sweep: Future[None] | None = None
-        self._sweep_at = 0.0
+        uploads = UploadSweep(queue, store)
+        self._sweeps = [
+            _Sweep(self._archive.sweep, SWEEP_S),
+            _Sweep(lambda: uploads.sweep(now()), UPLOADS_S),
+        ]
 
     def keep(self, job_id: str, on_ray: RayAttempt | None) -> None:
         """Relay and archive what is new, if that is due. `on_ray`: the attempt, if Ray runs it."""
@@ -91,11 +107,13 @@ class Records:
         self._tails.pop(job_id, None)
 
     def sweep(self) -> None:
-        """Archive the next ended jobs that nobody has archived, if that is due."""
-        is_idle = self._sweep is None or self._sweep.done()
-        if is_idle and time.monotonic() >= self._sweep_at:
-            self._sweep_at = time.monotonic() + SWEEP_S
-            self._sweep = self._later(self._archive.sweep)
+        """Archive the next ended jobs that nobody has archived, and delete uploads that are over,
+        if that is due."""
+        for sweep in self._sweeps:
+            is_idle = sweep.task is None or sweep.task.done()
+            if is_idle and time.monotonic() >= sweep.due_at:
+                sweep.due_at = time.monotonic() + sweep.period_s
+                sweep.task = self._later(sweep.step)
 
     def close(self) -> None:
         """Begin no more tasks; those that run end soon."""

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from shared.images import MEDIA_TYPES, ImageFormat, Pixels, encode, grid
+from shared.schemas.models import ModelCard
 
 Format = Literal["png", "webp", "grid", "npy", "json"]
 
@@ -30,15 +31,21 @@ class Origin:
     model: str
     version: int
     job_id: str
-    seed: int
+    seed: int | None
+    """None: the caller brought z."""
+
+    @classmethod
+    def of(cls, card: ModelCard, seed: int | None) -> Origin:
+        """That of pictures by this version of a model."""
+        return cls(card.model, card.version, card.job_id, seed)
 
     def headers(self) -> dict[str, str]:
+        seed = {} if self.seed is None else {"X-Elmyr-Seed": str(self.seed)}
         return {
             "X-Elmyr-Model": self.model,
             "X-Elmyr-Version": str(self.version),
             "X-Elmyr-Job": self.job_id,
-            "X-Elmyr-Seed": str(self.seed),
-        }
+        } | seed
 
 
 def body(format: Format, pixels: Pixels, origin: Origin) -> bytes:

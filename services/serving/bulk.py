@@ -14,11 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.serving import answers, problems
-from services.serving.batching import WaitingRoom
 from services.serving.drawing import Draw
 from services.serving.models import Models
-from services.serving.prompts import Prompts
-from services.serving.requests import MAX_SEED, Label
+from services.serving.requests import MAX_INDEX, MAX_SEED, Label
+from services.serving.studio import Studio
 from shared.errors import NotFound, PreconditionFailed
 from shared.ids import JobId, Name
 from shared.images import ImageFormat
@@ -29,7 +28,6 @@ from shared.storage import keys
 from shared.storage.objects import ObjectStore
 
 MAX_CHUNK = 1024
-MAX_INDEX = 2**31
 
 
 class ChunkRequest(Frozen):
@@ -55,8 +53,7 @@ class BulkRoutes:
         self._models = models
         self._store = store
         self._settings = settings
-        self._prompts = Prompts(settings.text_encoder)
-        self._room = WaitingRoom(settings.serve_max_waiting_images)
+        self._studio = Studio(models, settings)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -64,7 +61,7 @@ class BulkRoutes:
                 Route("/chunks", self.make_chunk, methods=["POST"]),
                 Route("/readyz", self.readyz),
             ],
-            exception_handlers=problems.HANDLERS,
+            exception_handlers=problems.handlers({}),
         )
 
     async def make_chunk(self, request: Request) -> Response:
@@ -83,15 +80,13 @@ class BulkRoutes:
         return JSONResponse({"key": key, "bytes": num_bytes})
 
     async def _drawn(self, asked: ChunkRequest) -> bytes:
-        with self._room.seat(asked.count):
-            async with self._models.use(f"{asked.model}@{asked.version}") as model:
-                label = model.label_number(asked.label, pointer="/label")
-                text = await self._prompts.condition(asked.prompt, model.config, pointer="/prompt")
-                indices = range(asked.start, asked.start + asked.count)
-                return await model.draw(
-                    Draw(asked.seed, indices, label, asked.truncation, text),
-                    lambda pixels: answers.zipped(pixels, asked.format, start=asked.start),
-                )
+        async with self._studio.place(f"{asked.model}@{asked.version}", asked.count) as model:
+            label, text = await self._studio.condition(model, asked.label, asked.prompt, root="")
+            indices = range(asked.start, asked.start + asked.count)
+            return await model.draw(
+                Draw(asked.seed, indices, label, asked.truncation, text),
+                lambda pixels: answers.zipped(pixels, asked.format, start=asked.start),
+            )
 
     async def readyz(self, request: Request) -> Response:
         """A model is in memory, or the store answers."""

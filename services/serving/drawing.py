@@ -30,14 +30,21 @@ MAX_BATCH = SIZES[0]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Pictures number `indices` of `seed`. Without a label or a text (float32 [text_dim], as
-    networks are given it) the classes or the captions take turns."""
+    """Pictures number `indices` of `seed`, or those of `z` (float32 [n, z_dim]). Without a label or
+    a text (float32 [text_dim], as networks are given it) the classes or the captions take turns."""
 
     seed: int
     indices: range
     label: int | None = None
     truncation: float = 1.0
     text: Tensor | None = None
+    z: Tensor | None = None
+
+    def latents(self, z_dim: int) -> Tensor:
+        """Of each picture, float32 [n, z_dim]."""
+        return (
+            latents(self.seed, self.indices, z_dim, self.truncation) if self.z is None else self.z
+        )
 
     def conditions(self, network: Generator) -> Tensor:
         """Of each picture, [n] or [n, text_dim]. The seed has a say in whose turn it is, so that
@@ -73,7 +80,7 @@ class Drawer:
     def draw(self, draws: Sequence[Draw]) -> list[Pixels]:
         """The pictures of each draw, as uint8 [n, H, W, C]."""
         z_dim = self._network.config.z_dim
-        z = torch.cat([latents(d.seed, d.indices, z_dim, d.truncation) for d in draws])
+        z = torch.cat([d.latents(z_dim) for d in draws])
         c = torch.cat([d.conditions(self._network) for d in draws])
         whole, rest = divmod(len(z), MAX_BATCH)
         pieces = self._plans[MAX_BATCH] * whole + self._plans[rest]

@@ -25,7 +25,7 @@ from services.serving.answers import Format, Origin
 from services.serving.bench import Bench
 from services.serving.drawing import Draw
 from services.serving.models import LoadedModel, Models
-from services.serving.requests import MAX_SEED, Label
+from services.serving.requests import MAX_SEED, MAX_Z, Label
 from services.serving.uploads import Picture
 from shared.decoding import Fit
 from shared.errors import FieldError, InvalidInput
@@ -34,9 +34,6 @@ from shared.networks.projection import Projection, check_projectable, project
 from shared.networks.sampling import latents
 from shared.schemas.networks import Frozen
 from shared.settings import Settings
-
-MAX_Z = 100.0
-"""Of an entry of a given z, in size; a normal one hardly passes 5."""
 
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 Latent = Annotated[
@@ -103,7 +100,7 @@ class LatentRoutes:
             async with self._models.use(request.path_params["model"]) as model:
                 check_projectable(model.generator)
                 label = model.label_number(asked.label, pointer="/label")
-                origin = _origin(model, asked)
+                origin = Origin.of(model.card, asked.seed)
                 found = await self._bench.run(
                     partial(_projected, model, asked.image, asked, label, "/image")
                 )
@@ -135,17 +132,13 @@ class LatentRoutes:
             async with self._models.use(request.path_params["model"]) as model:
                 check_projectable(model.generator)
                 label = model.label_number(asked.label, pointer="/label")
-                origin = _origin(model, asked)
+                origin = Origin.of(model.card, asked.seed)
                 body = await self._bench.run(partial(_between, model, asked, label, origin))
         return Response(
             body,
             headers=origin.headers() | {"Cache-Control": "no-store"},
             media_type=answers.media_type(asked.format, asked.num),
         )
-
-
-def _origin(model: LoadedModel, asked: ProjectRequest) -> Origin:
-    return Origin(model.card.model, model.card.version, model.card.job_id, asked.seed)
 
 
 def _projected(

@@ -6,6 +6,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -53,7 +54,7 @@ def valid(parse: Callable[[], Body], root: str = "") -> Body:
                 pointer=root + "".join(f"/{_escaped(part)}" for part in problem["loc"]),
                 detail=problem["msg"],
             )
-            for problem in error.errors()
+            for problem in error.errors(include_url=False, include_input=False)
         ]
         first = f"{errors[0].pointer or 'the body'}: {errors[0].detail}"
         raise InvalidInput(first, errors=errors) from error
@@ -63,7 +64,17 @@ def _escaped(part: str | int) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
-async def problem(request: Request, error: Exception) -> Response:
+Dialect = Callable[[dict[str, Any]], dict[str, Any]]
+"""A problem's content in the words of another protocol."""
+
+
+def handlers(dialects: Mapping[str, Dialect]) -> Mapping[Any, Callable[[Request, Exception], Any]]:
+    """For Starlette's `exception_handlers`. Paths below a key of `dialects` answer in its words."""
+    handler = partial(problem, dialects)
+    return {ElmyrError: handler, HTTPException: handler, Exception: handler}
+
+
+async def problem(dialects: Mapping[str, Dialect], request: Request, error: Exception) -> Response:
     """The answer to a request that raised `error`; an unknown error says nothing of itself."""
     if isinstance(error, HTTPException):  # no such route, method not allowed
         status = HTTPStatus(error.status_code)
@@ -83,6 +94,14 @@ async def problem(request: Request, error: Exception) -> Response:
     headers = {}
     if "retry_after_s" in content:
         headers["Retry-After"] = str(max(1, math.ceil(content["retry_after_s"])))
+    path = f"{request.scope['path']}/"
+    for prefix, dialect in dialects.items():
+        if path.startswith(f"{prefix}/"):
+            # Other protocols' clients know what is invalid by 400.
+            invalid = status == HTTPStatus.UNPROCESSABLE_ENTITY
+            return JSONResponse(
+                dialect(content), HTTPStatus.BAD_REQUEST if invalid else status, headers
+            )
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 
@@ -100,11 +119,3 @@ def _request_id(request: Request) -> str:
     """The one that the client or Serve gave, else a new one."""
     given = request.headers.get("X-Request-Id", "")
     return given if re.fullmatch(r"[\w.:-]{1,100}", given, re.ASCII) else str(uuid.uuid4())
-
-
-HANDLERS: Mapping[Any, Callable[[Request, Exception], Any]] = {
-    ElmyrError: problem,
-    HTTPException: problem,
-    Exception: problem,
-}
-"""For Starlette's `exception_handlers`."""

@@ -10,6 +10,7 @@ MAX_KEY_BYTES = 1024  # S3's own limit
 
 DATASETS = "datasets/"
 MODELS = "models/"
+UPLOADS = "uploads/"
 
 # Control characters and lone surrogates; a backslash is a slash to some stores.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
@@ -34,7 +35,7 @@ def checked(key: str) -> str:
 
 def upload(job_id: str) -> str:
     """The raw upload that an ingest job reads."""
-    return f"uploads/{job_id}"
+    return f"{UPLOADS}{job_id}"
 
 
 def dataset_prefix(name: str) -> str:

@@ -217,6 +217,12 @@ def test_a_bad_upload_fails_the_job_for_good(
     assert datasets.list_datasets(object_store) == []
 
 
+def test_an_upload_that_is_no_longer_kept_is_asked_for_again(run_ingest: Ingest) -> None:
+    end = run_ingest(b"", upload_key=keys.upload("of-last-month"))
+    assert end.outcome is Outcome.FAILED
+    assert "upload the file again" in (end.error or "")
+
+
 @pytest.mark.parametrize(
     ("wish", "outcome"), [("cancel", Outcome.CANCELED), ("pause", Outcome.PAUSED)]
 )

@@ -236,7 +236,7 @@ def test_what_is_not_there_is_404_and_says_what_is(settings: Settings, registry:
             assert answer.status_code == 404
             assert answer.json()["code"] == "NOT_FOUND"
             assert there in answer.json()["detail"].split("there are:")[1]
-        answer = await http.get("/v2", headers={"X-Request-Id": "mine"})
+        answer = await http.get("/v3", headers={"X-Request-Id": "mine"})
         assert answer.status_code == 404
         assert answer.json()["request_id"] == "mine"
         assert (await http.get("/v1/models/forger/generate")).status_code == 405

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
+from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import numpy as np
+import openai
 import psutil
 import pytest
 from PIL import Image
+from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
 
 from services.local.marks import marked
 from tests.forgers import publish_forger
@@ -106,6 +110,33 @@ def test_errors_come_through_the_proxy_as_problems(http: httpx2.Client) -> None:
         assert answer.status_code == status
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_other_clients_come_through_the_proxy(stack: ServingStack, http: httpx2.Client) -> None:
+    order = {"n": 2, "seed": 7, "label": "bag", "format": "npy"}
+    expected = np.load(io.BytesIO(http.post("/v1/models/forger/generate", json=order).content))
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="unused", max_retries=0) as client:
+        extra = {"seed": 7}
+        for format in ("b64_json", "url"):
+            response = client.images.generate(
+                model="forger", prompt="bag", n=2, response_format=format, extra_body=extra
+            )
+            for image, pixels in zip(response.data or [], expected, strict=True):
+                file = http.get(image.url).content if image.url else b64decode(image.b64_json or "")
+                assert np.array_equal(np.asarray(Image.open(io.BytesIO(file))), pixels[:, :, 0])
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.images.generate(model="nobody", prompt="bag")
+        assert caught.value.request_id
+    with InferenceServerClient(stack.url.removeprefix("http://")) as client:
+        assert client.is_model_ready("forger")
+        inputs = [
+            InferInput(name, [1], "INT64").set_data_from_numpy(np.array([value]))
+            for name, value in (("n", 2), ("seed", 7), ("label", 1))
+        ]
+        found = client.infer("forger", inputs).as_numpy("images")
+        assert np.array_equal(found, expected)
+        with pytest.raises(InferenceServerException, match="there are: forger"):
+            client.infer("nobody", inputs)
 
 
 @pytest.mark.usefixtures("http")

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shared import decoding
-from shared.errors import InvalidInput, UnsafeImage
+from shared.errors import InvalidInput, NotFound, UnsafeImage
 from shared.schemas.events import EventType
 from shared.schemas.jobs import Outcome, Progress
 from shared.schemas.specs import IngestSpec
@@ -112,7 +112,10 @@ def _build(
 
 
 def _download(context: AttemptContext, spec: IngestSpec, folder: Path) -> Path:
-    size = context.store.stat(spec.upload_key).bytes
+    try:
+        size = context.store.stat(spec.upload_key).bytes
+    except NotFound as error:
+        raise NotFound("the upload is not kept any more: upload the file again") from error
     if size > context.settings.max_upload_bytes:
         raise InvalidInput(
             f"the upload has {size:,} bytes: at most "
