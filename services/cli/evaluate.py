@@ -12,17 +12,19 @@ from services.cli.follow import follow
 from services.cli.jobs import say_submitted, say_succeeded
 from services.cli.output import Output, OutputOption, View, show, write
 from services.cli.session import FollowOption, connect, follows, hint
-from shared.schemas.scores import Score
 from shared.schemas.specs import Features
 
 
 class Row(BaseModel):
-    """One line of the table."""
+    """One line of the table; what it needs to be held against another stands in JSON alone."""
 
     score: str
     value: float
     floor: float
     ceiling: float
+    n: int
+    seed: int
+    features: str
 
 
 TABLE: View[Row] = View(
@@ -75,12 +77,10 @@ def evaluate(
             return
         ended = follow(client, job.id)
         say_succeeded(ended)
-        show(rows((ended.result or {})["scores"]), TABLE, output)
+        show(rows(ended.result or {}), TABLE, output)
 
 
-def rows(scores: Mapping[str, Any]) -> list[Row]:
+def rows(result: Mapping[str, Any]) -> list[Row]:
     """The scores of a job's result as lines of a table."""
-    return [
-        Row(score=name, **Score.model_validate(score).model_dump())
-        for name, score in scores.items()
-    ]
+    of_all = {key: result[key] for key in ("n", "seed", "features")}
+    return [Row(score=name, **score, **of_all) for name, score in result["scores"].items()]

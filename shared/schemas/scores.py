@@ -63,9 +63,9 @@ class Evaluation(BaseModel):
     """Pictures of each set behind recall, coverage, precision and density; 0: nobody asked."""
     seed: int
     features: str
-    """SHA-256 of the weights of the network in whose features sets were compared: scores of two
-    networks do not compare."""
+    """Of which network the features are in which sets were compared, and the SHA-256 of its
+    weights: `yardstick:...` or `inception:...`. Scores in different features do not compare."""
     yardstick: YardstickCard | None
-    """None: that network is Inception-v3."""
+    """If it was one."""
     scores: dict[str, Score]
     created_at: datetime

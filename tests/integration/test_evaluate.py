@@ -26,6 +26,7 @@ from tests.attempts import run_attempt
 from tests.inceptions import write_drawn
 from tests.pushing import push
 from tests.training import SQUARE_CLASSES, dirty_squares, squares
+from workers.evaluation.inception_weights import load_inception
 from workers.jobs import evaluate
 from workers.jobs.context import End
 from workers.training.data import TrainingData
@@ -82,7 +83,7 @@ def test_a_model_is_scored_against_pictures_that_it_never_saw(
     assert newest.yardstick is not None
     assert (newest.yardstick.dataset, newest.yardstick.num_classes) == ("squares", 4)
     kept = object_store.get(keys.dataset_yardstick("squares", seen.version, "v1-s0"))
-    assert newest.features == hashlib.sha256(kept).hexdigest()
+    assert newest.features == f"yardstick:{hashlib.sha256(kept).hexdigest()}"
     distance = newest.scores["frechet_distance"]
     assert distance.floor < distance.value
     accuracy = newest.scores["classification_accuracy"]
@@ -169,6 +170,7 @@ def test_it_is_scored_in_the_features_of_inception(
     assert end.outcome is Outcome.SUCCEEDED, end.error
     (evaluation,) = Registry(object_store).evaluations("forger", card.version)
     assert (evaluation.n, evaluation.num_reference, evaluation.num_neighbours) == (100, 8, 0)
+    assert evaluation.features == f"inception:{load_inception(weights)[1]}"
     assert evaluation.yardstick is None
     assert end.result == {
         "model": "forger",

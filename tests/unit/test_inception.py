@@ -52,8 +52,8 @@ def test_its_features_are_those_of_torch_fidelity(inception: Inception) -> None:
     logits = [-2.3834434, -0.1679371, 0.9591725, -1.9915851, 1.1395926, 2.6109216]
     torch.testing.assert_close(read.features[0, ::400], torch.tensor(features), rtol=0, atol=1e-4)
     torch.testing.assert_close(read.logits[0, ::200], torch.tensor(logits), rtol=0, atol=1e-4)
-    assert read.features.norm().item() == pytest.approx(47.683349, rel=1e-5)
-    assert read.logits.norm().item() == pytest.approx(74.131874, rel=1e-5)
+    assert read.features.norm().item() == pytest.approx(47.683349, rel=1e-4)
+    assert read.logits.norm().item() == pytest.approx(74.131874, rel=1e-4)
 
 
 def test_a_grey_picture_is_one_of_three_equal_channels(inception: Inception) -> None:

@@ -64,10 +64,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found in the features of one network, in the words of an Evaluation."""
+    """What was found in the features of a network with these weights."""
 
     scores: dict[str, Score]
-    features: str
+    sha256: str
     yardstick: YardstickCard | None = None
     num_neighbours: int = 0
 
@@ -112,6 +112,7 @@ def run(context: AttemptContext) -> End:
         if inception
         else _by_yardstick(context, spec, case)
     )
+    features = f"{spec.features}:{verdict.sha256}"
     registry.add_evaluation(
         Evaluation(
             job_id=context.job.id,
@@ -124,7 +125,7 @@ def run(context: AttemptContext) -> End:
             num_reference=len(reference.images),
             num_neighbours=verdict.num_neighbours,
             seed=spec.seed,
-            features=verdict.features,
+            features=features,
             yardstick=verdict.yardstick,
             scores=verdict.scores,
             created_at=clock.now(),
@@ -137,7 +138,7 @@ def run(context: AttemptContext) -> End:
             "version": version,
             "n": spec.n,
             "seed": spec.seed,
-            "features": verdict.features,
+            "features": features,
             "scores": {key: score.model_dump() for key, score in verdict.scores.items()},
         },
     )
