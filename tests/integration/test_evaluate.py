@@ -18,6 +18,7 @@ from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import JobKind, Outcome
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
 from shared.schemas.networks import GeneratorConfig
+from shared.schemas.specs import EvaluateSpec
 from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore
@@ -25,7 +26,7 @@ from shared.storage.registry import Registry
 from tests.attempts import run_attempt
 from tests.inceptions import write_drawn
 from tests.pushing import push
-from tests.training import SQUARE_CLASSES, dirty_squares, squares
+from tests.training import SQUARE_CLASSES, as_in_an_attempt, dirty_squares, squares
 from workers.evaluation.inception_weights import load_inception
 from workers.jobs import evaluate
 from workers.jobs.context import End
@@ -152,30 +153,33 @@ def test_a_damaged_yardstick_is_named(run_evaluate: Evaluate, object_store: Obje
 
 
 def test_it_is_scored_in_the_features_of_inception(
-    run_evaluate: Evaluate, object_store: ObjectStore, job_queue: JobQueue, tmp_path: Path
+    settings: Settings, object_store: ObjectStore, job_queue: JobQueue, tmp_path: Path
 ) -> None:
     seen = push(object_store, "squares", SQUARE_CLASSES, dirty_squares(8, seed=0))
     push(object_store, "squares-test", SQUARE_CLASSES, dirty_squares(8, seed=1))
     card = publish(object_store, seen, num_classes=4)
-    asked = {"model": "forger", "dataset": "squares-test", "features": "inception", "n": 100}
-
-    # Without the weights nothing is read.
-    refused = run_evaluate(**asked)
-    assert refused.outcome is Outcome.FAILED
-    assert "ELMYR_INCEPTION_WEIGHTS" in str(refused.error)
-
     weights = write_drawn(tmp_path)
-    assert run_evaluate("cancel", weights, **asked).outcome == "canceled"
-    end = run_evaluate(None, weights, **asked)
+    # A job would draw 100 pictures: minutes of this network.
+    spec = EvaluateSpec.model_construct(
+        model="forger", dataset="squares-test", n=8, features="inception"
+    )
+    with as_in_an_attempt():
+        _, end = run_attempt(
+            lambda context: evaluate.evaluate(context, spec),
+            settings.model_copy(update={"inception_weights": weights}),
+            job_queue,
+            JobKind.EVALUATE,
+            spec.model_dump(),
+        )
     assert end.outcome is Outcome.SUCCEEDED, end.error
     (evaluation,) = Registry(object_store).evaluations("forger", card.version)
-    assert (evaluation.n, evaluation.num_reference, evaluation.num_neighbours) == (100, 8, 0)
+    assert (evaluation.n, evaluation.num_reference, evaluation.num_neighbours) == (8, 8, 0)
     assert evaluation.features == f"inception:{load_inception(weights)[1]}"
     assert evaluation.yardstick is None
     assert end.result == {
         "model": "forger",
         "version": card.version,
-        "n": 100,
+        "n": 8,
         "seed": 0,
         "features": evaluation.features,
         "scores": {name: score.model_dump() for name, score in evaluation.scores.items()},
@@ -185,7 +189,28 @@ def test_it_is_scored_in_the_features_of_inception(
         assert score.floor < min(score.value, score.ceiling), name
     (found,) = evaluation.scores.items()
     assert found[0] == "inception_score"
-    assert 1 <= min(vars(found[1]).values()) <= max(vars(found[1]).values()) <= 1008
-    (progress,) = {job.progress for job in job_queue.list()[0] if job.result}
-    assert progress is not None
-    assert (progress.done, progress.of) == (28, 28)  # batches: 1 + 13 + 1 + 13
+    assert all(1 <= value <= 1008 for value in vars(found[1]).values())
+    (job,) = job_queue.list()[0]
+    assert job.progress is not None
+    assert (job.progress.done, job.progress.of) == (4, 4)  # batches: one of each set
+
+
+def test_inception_is_refused_before_anything_is_read(
+    run_evaluate: Evaluate, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    asked = {"model": "nobody", "dataset": "nothing", "features": "inception"}
+    without = run_evaluate(**asked)
+    assert without.outcome is Outcome.FAILED
+    assert "name the file by ELMYR_INCEPTION_WEIGHTS" in str(without.error)
+    damaged = run_evaluate(None, tmp_path / "gone.safetensors", **asked)
+    assert damaged.outcome is Outcome.FAILED
+    assert f"cannot read {tmp_path / 'gone.safetensors'}" in str(damaged.error)
+
+
+def test_inception_stops_when_asked(
+    run_evaluate: Evaluate, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    seen = push(object_store, "squares", SQUARE_CLASSES, dirty_squares(8, seed=0))
+    publish(object_store, seen, num_classes=4)
+    asked = {"model": "forger", "dataset": "squares", "features": "inception"}
+    assert run_evaluate("cancel", write_drawn(tmp_path), **asked).outcome == "canceled"

@@ -73,16 +73,20 @@ class Verdict:
 
 
 def run(context: AttemptContext) -> End:
-    """Score the model of the job's spec; the result names it and gives each score.
+    """Do what the job's spec says. Raises what `evaluate` raises."""
+    deterministic_cpu()
+    yield_to_requests()
+    return evaluate(context, EvaluateSpec.model_validate(context.job.spec))
+
+
+def evaluate(context: AttemptContext, spec: EvaluateSpec) -> End:
+    """Score the model of the spec; the result names it and gives each score.
 
     Raises:
         NotFound: the model, the reference, or the dataset that the model was trained on is gone.
         InvalidInput: the reference's pictures have another form than the model's; Inception is
             asked for, and its weights are not there or not what they should be.
     """
-    deterministic_cpu()
-    yield_to_requests()
-    spec = EvaluateSpec.model_validate(context.job.spec)
     inception = (
         load_inception(find_inception(context.settings.inception_weights))
         if spec.features == "inception"
