@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     text_encoder: Path | None = None
     """The folder of all-MiniLM-L6-v2; without it the one of the extra `text`."""
 
+    # Evaluation
+    inception_weights: Path | None = None
+    """Inception-v3 of 2015-12-05 as safetensors; an absolute path, on every machine of the cluster.
+    The API only asks whether it is set."""
+
 
 @cache
 def settings() -> Settings:

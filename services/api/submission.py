@@ -19,6 +19,7 @@ from services.api.deps import Parts
 from services.api.problems import pointer
 from shared.errors import ElmyrError, FieldError, IdempotencyClash, InvalidInput, NotFound
 from shared.ids import JobId, job_id_for, new_job_id
+from shared.inception import find_inception
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission
 from shared.schemas.models import ModelCard
@@ -210,6 +211,14 @@ def _model_and_dataset(
     return spec.model_copy(update=pinned), None
 
 
+def _evaluate(
+    parts: Parts, spec: EvaluateSpec, after: Sequence[Job]
+) -> tuple[EvaluateSpec, dict[str, Any] | None]:
+    if spec.features == "inception":
+        find_inception(parts.settings.inception_weights, pointer="/spec/features")
+    return _model_and_dataset(parts, spec, after)
+
+
 def _manifest(parts: Parts, spec: TrainSpec | EncodeSpec | EvaluateSpec) -> DatasetManifest:
     try:
         if spec.dataset_version is None:
@@ -238,7 +247,7 @@ RESOLVERS: dict[
     TrainSpec: _train,
     SampleSpec: _sample,
     EncodeSpec: _model_and_dataset,
-    EvaluateSpec: _model_and_dataset,
+    EvaluateSpec: _evaluate,
 }
 
 

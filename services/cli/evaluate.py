@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from pydantic import BaseModel
@@ -12,16 +12,19 @@ from services.cli.follow import follow
 from services.cli.jobs import say_submitted, say_succeeded
 from services.cli.output import Output, OutputOption, View, show, write
 from services.cli.session import FollowOption, connect, follows, hint
-from shared.schemas.scores import Score
+from shared.schemas.specs import Features
 
 
 class Row(BaseModel):
-    """One line of the table."""
+    """One line of the table; what it needs to be held against another stands in JSON alone."""
 
     score: str
     value: float
     floor: float
     ceiling: float
+    n: int
+    seed: int
+    features: str
 
 
 TABLE: View[Row] = View(
@@ -45,16 +48,26 @@ def evaluate(
         int, typer.Option("-n", "--n", min=100, help="Pictures to draw; say it with each score.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scores.")] = 0,
+    features: Annotated[
+        str, typer.Option(help=f"The network to compare by: {', '.join(get_args(Features))}.")
+    ] = "yardstick",
     following: FollowOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Score a published model: distance, variety, freshness, and how well it knows its classes.
 
-    The features are of a classifier that Elmyr trains on the model's dataset, once.
+    The features are of a classifier that Elmyr trains on the model's dataset, once, or of
+    Inception-v3, whose weights the stack must have.
 
     Example: elmyr evaluate tailor@production --dataset garments-test
     """
-    spec: dict[str, Any] = {"model": model, "dataset": dataset, "n": n, "seed": seed}
+    spec: dict[str, Any] = {
+        "model": model,
+        "dataset": dataset,
+        "n": n,
+        "seed": seed,
+        "features": features,
+    }
     with connect(context) as client:
         job = client.submit("evaluate", spec)
         say_submitted(client, job)
@@ -64,12 +77,10 @@ def evaluate(
             return
         ended = follow(client, job.id)
         say_succeeded(ended)
-        show(rows((ended.result or {})["scores"]), TABLE, output)
+        show(rows(ended.result or {}), TABLE, output)
 
 
-def rows(scores: Mapping[str, Any]) -> list[Row]:
+def rows(result: Mapping[str, Any]) -> list[Row]:
     """The scores of a job's result as lines of a table."""
-    return [
-        Row(score=name, **Score.model_validate(score).model_dump())
-        for name, score in scores.items()
-    ]
+    of_all = {key: result[key] for key in ("n", "seed", "features")}
+    return [Row(score=name, **score, **of_all) for name, score in result["scores"].items()]

@@ -77,7 +77,10 @@ RESULTS: dict[JobKind, Callable[[dict[str, Any]], str]] = {
         f"{result.get('model')}@{result.get('version')}, mean error "
         f"{result.get('mean_error', 0.0):.5f}, in {result.get('path')}"
     ),
-    JobKind.EVALUATE: lambda result: f": scored {result.get('model')}@{result.get('version')}",
+    JobKind.EVALUATE: lambda result: (
+        f": scored {result.get('model')}@{result.get('version')} with n {result.get('n')} and seed "
+        f"{result.get('seed')}, in features {result.get('features', '')[:22]}"
+    ),
 }
 
 

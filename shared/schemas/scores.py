@@ -20,10 +20,8 @@ class Score(BaseModel):
 
 
 class YardstickCard(BaseModel):
-    """The classifier in whose features sets were compared. Scores of two yardsticks do not compare:
-    hold `sha256`, the digest of its weights, against the other's."""
+    """The classifier in whose features sets were compared."""
 
-    sha256: str
     seed: int
     dataset: Name
     dataset_version: str
@@ -43,7 +41,10 @@ class Evaluation(BaseModel):
     those; 0: copies); on a dataset with classes `class_entropy` (of the yardstick's votes, over the
     most that it could be); of a model with classes `label_agreement` (the vote is the class asked
     for) and `classification_accuracy` (on the reference, of a classifier trained on the model's
-    pictures alone; Ravuri 2019).
+    pictures alone; Ravuri 2019). In the features of Inception-v3 instead
+    `inception_frechet_distance`, `inception_kernel_distance` and `inception_score` (more is
+    better). None is called FID: whether the weights are the official ones, only who made the file
+    can know.
     """
 
     job_id: JobId
@@ -59,8 +60,12 @@ class Evaluation(BaseModel):
     """Pictures of the model, and at most of the reference."""
     num_reference: int
     num_neighbours: int
-    """Pictures of each set behind recall, coverage, precision and density."""
+    """Pictures of each set behind recall, coverage, precision and density; 0: nobody asked."""
     seed: int
-    yardstick: YardstickCard
+    features: str
+    """Of which network the features are in which sets were compared, and the SHA-256 of its
+    weights: `yardstick:...` or `inception:...`. Scores in different features do not compare."""
+    yardstick: YardstickCard | None
+    """If it was one."""
     scores: dict[str, Score]
     created_at: datetime

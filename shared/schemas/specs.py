@@ -22,6 +22,9 @@ Prompt = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT_CH
 """What a picture shall show, in English."""
 
 
+Features = Literal["yardstick", "inception"]
+
+
 class IngestSpec(Frozen):
     """Make a dataset version from an upload."""
 
@@ -98,6 +101,9 @@ class EvaluateSpec(Frozen):
     n: int = Field(10_000, ge=100, le=100_000)
     """Pictures that the model draws. Scores of different n do not compare."""
     seed: int = Field(0, ge=0, lt=2**32)
+    features: Features = "yardstick"
+    """The network in whose features sets are compared: a classifier that Elmyr trains on the
+    model's dataset, or Inception-v3, whose weights the setting `inception_weights` names."""
 
 
 Spec = IngestSpec | TrainSpec | SampleSpec | EncodeSpec | EvaluateSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -12,6 +13,8 @@ import pytest
 from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission, Outcome
 from shared.settings import Settings
 from shared.storage import keys
+from shared.storage.registry import Registry
+from tests.forgers import publish_forger
 from tests.live import KEY, Live, live_api
 from tests.problems import problem
 
@@ -137,6 +140,22 @@ def test_a_dataset_or_model_may_be_made_by_a_job_before(live: Live, http: httpx2
         assert spec["dataset_version"]
         found = problem(http.post("/v1/jobs", json=both | {"after": []}), 404, "NOT_FOUND")
         assert found["errors"][0]["pointer"] == "/spec/model"
+
+
+def test_inception_is_refused_where_its_weights_are_not_set(
+    live: Live, http: httpx2.Client, tmp_path: Path
+) -> None:
+    publish_forger(Registry(live.store), "tailor")
+    spec = {"model": "tailor", "dataset": "garments", "features": "inception"}
+    refused = http.post("/v1/jobs", json={"kind": "evaluate", "spec": spec})
+    assert pointers(refused) == ["/spec/features"]
+    assert "ELMYR_INCEPTION_WEIGHTS" in refused.json()["detail"]
+    unknown = {"kind": "evaluate", "spec": spec | {"features": "vgg"}}
+    assert pointers(http.post("/v1/jobs", json=unknown)) == ["/spec/features"]
+    # The file may lie on the workers' machines alone: they look into it.
+    with live_api(live.settings.model_copy(update={"inception_weights": tmp_path / "w"})) as set_:
+        taken = http.post(f"{set_.url}/v1/jobs", json={"kind": "evaluate", "spec": spec})
+    assert taken.json()["spec"]["features"] == "inception"
 
 
 def test_lists_are_filtered_and_paged(live: Live, http: httpx2.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,13 +18,16 @@ from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import JobKind, Outcome
 from shared.schemas.models import ModelCard, SnapshotConfig, Task
 from shared.schemas.networks import GeneratorConfig
+from shared.schemas.specs import EvaluateSpec
 from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore
 from shared.storage.registry import Registry
 from tests.attempts import run_attempt
+from tests.inceptions import write_drawn
 from tests.pushing import push
-from tests.training import SQUARE_CLASSES, dirty_squares, squares
+from tests.training import SQUARE_CLASSES, as_in_an_attempt, dirty_squares, squares
+from workers.evaluation.inception_weights import load_inception
 from workers.jobs import evaluate
 from workers.jobs.context import End
 from workers.training.data import TrainingData
@@ -50,11 +54,12 @@ def publish(store: ObjectStore, trained_on: DatasetManifest, *, num_classes: int
 
 @pytest.fixture
 def run_evaluate(settings: Settings, job_queue: JobQueue) -> Evaluate:
-    """Run an evaluate job of this spec, as the attempt would."""
+    """Run an evaluate job of this spec, as the attempt would; Inception's weights are `weights`."""
 
-    def run(wish: str | None = None, **spec: object) -> End:
+    def run(wish: str | None = None, weights: Path | None = None, **spec: object) -> End:
         spec = {"n": 200, **spec}
-        return run_attempt(evaluate.run, settings, job_queue, JobKind.EVALUATE, spec, wish=wish)[1]
+        here = settings.model_copy(update={"inception_weights": weights})
+        return run_attempt(evaluate.run, here, job_queue, JobKind.EVALUATE, spec, wish=wish)[1]
 
     return run
 
@@ -75,10 +80,11 @@ def test_a_model_is_scored_against_pictures_that_it_never_saw(
     assert newest.scores == first.scores
     assert newest.created_at > first.created_at
     assert (newest.held_out, newest.n, newest.num_reference) == (True, 200, 200)
-    assert newest.yardstick == first.yardstick  # it was trained once
+    assert newest.features == first.features  # the yardstick was trained once
+    assert newest.yardstick is not None
     assert (newest.yardstick.dataset, newest.yardstick.num_classes) == ("squares", 4)
     kept = object_store.get(keys.dataset_yardstick("squares", seen.version, "v1-s0"))
-    assert newest.yardstick.sha256 == hashlib.sha256(kept).hexdigest()
+    assert newest.features == f"yardstick:{hashlib.sha256(kept).hexdigest()}"
     distance = newest.scores["frechet_distance"]
     assert distance.floor < distance.value
     accuracy = newest.scores["classification_accuracy"]
@@ -102,6 +108,7 @@ def test_without_other_pictures_one_half_is_held_against_the_other(
     assert end.outcome is Outcome.SUCCEEDED, end.error
     (evaluation,) = Registry(object_store).evaluations("forger", card.version)
     assert (evaluation.held_out, evaluation.num_reference) == (False, 128)
+    assert evaluation.yardstick is not None
     assert evaluation.yardstick.num_classes == 4  # quarter turns
     assert not {"label_agreement", "class_entropy", "classification_accuracy"} & set(
         evaluation.scores
@@ -143,3 +150,67 @@ def test_a_damaged_yardstick_is_named(run_evaluate: Evaluate, object_store: Obje
     end = run_evaluate(model="forger", dataset="squares")
     assert end.outcome is Outcome.CRASHED
     assert key in str(end.error)
+
+
+def test_it_is_scored_in_the_features_of_inception(
+    settings: Settings, object_store: ObjectStore, job_queue: JobQueue, tmp_path: Path
+) -> None:
+    seen = push(object_store, "squares", SQUARE_CLASSES, dirty_squares(8, seed=0))
+    push(object_store, "squares-test", SQUARE_CLASSES, dirty_squares(8, seed=1))
+    card = publish(object_store, seen, num_classes=4)
+    weights = write_drawn(tmp_path)
+    # A job would draw 100 pictures: minutes of this network.
+    spec = EvaluateSpec.model_construct(
+        model="forger", dataset="squares-test", n=8, features="inception"
+    )
+    with as_in_an_attempt():
+        _, end = run_attempt(
+            lambda context: evaluate.evaluate(context, spec),
+            settings.model_copy(update={"inception_weights": weights}),
+            job_queue,
+            JobKind.EVALUATE,
+            spec.model_dump(),
+        )
+    assert end.outcome is Outcome.SUCCEEDED, end.error
+    (evaluation,) = Registry(object_store).evaluations("forger", card.version)
+    assert (evaluation.n, evaluation.num_reference, evaluation.num_neighbours) == (8, 8, 0)
+    assert evaluation.features == f"inception:{load_inception(weights)[1]}"
+    assert evaluation.yardstick is None
+    assert end.result == {
+        "model": "forger",
+        "version": card.version,
+        "n": 8,
+        "seed": 0,
+        "features": evaluation.features,
+        "scores": {name: score.model_dump() for name, score in evaluation.scores.items()},
+    }
+    for name in ("inception_frechet_distance", "inception_kernel_distance"):
+        score = evaluation.scores.pop(name)
+        assert score.floor < min(score.value, score.ceiling), name
+    (found,) = evaluation.scores.items()
+    assert found[0] == "inception_score"
+    assert all(1 <= value <= 1008 for value in vars(found[1]).values())
+    (job,) = job_queue.list()[0]
+    assert job.progress is not None
+    assert (job.progress.done, job.progress.of) == (4, 4)  # batches: one of each set
+
+
+def test_inception_is_refused_before_anything_is_read(
+    run_evaluate: Evaluate, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    asked = {"model": "nobody", "dataset": "nothing", "features": "inception"}
+    without = run_evaluate(**asked)
+    assert without.outcome is Outcome.FAILED
+    assert "name the file by ELMYR_INCEPTION_WEIGHTS" in str(without.error)
+    damaged = run_evaluate(None, tmp_path / "gone.safetensors", **asked)
+    assert damaged.outcome is Outcome.FAILED
+    assert f"cannot read {tmp_path / 'gone.safetensors'}" in str(damaged.error)
+
+
+def test_inception_stops_when_asked(
+    run_evaluate: Evaluate, object_store: ObjectStore, tmp_path: Path
+) -> None:
+    seen = push(object_store, "squares", SQUARE_CLASSES, dirty_squares(8, seed=0))
+    publish(object_store, seen, num_classes=4)
+    asked = {"model": "forger", "dataset": "squares", "features": "inception"}
+    assert run_evaluate("cancel", write_drawn(tmp_path), **asked).outcome == "canceled"

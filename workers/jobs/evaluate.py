@@ -1,4 +1,5 @@
-"""An evaluate job: a published model's pictures against reference pictures, by a yardstick.
+"""An evaluate job: a published model's pictures against reference pictures, in the features of a
+yardstick or of Inception.
 
     the model                      -> pictures             \
     the dataset it was trained on  -> yardstick, real pictures -> scores beside the model's version
@@ -10,22 +11,32 @@ Everything is drawn from the spec's seed: the same job gives the same scores.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from shared import clock
+from shared.inception import find_inception
 from shared.networks import snapshot
 from shared.networks.generators import Generator
 from shared.networks.sampling import sample
 from shared.niceness import yield_to_requests
+from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome, Progress
-from shared.schemas.scores import Evaluation, YardstickCard
+from shared.schemas.scores import Evaluation, Score, YardstickCard
 from shared.schemas.specs import EvaluateSpec
 from shared.storage import datasets
 from shared.storage.registry import Registry
+from workers.evaluation.inception import Inception
+from workers.evaluation.inception_weights import load_inception
 from workers.evaluation.measures import NUM_NEIGHBOURS
-from workers.evaluation.scoring import classification_accuracy, scores_of
+from workers.evaluation.scoring import (
+    classification_accuracy,
+    inception_scores_of,
+    num_batches,
+    scores_of,
+)
 from workers.evaluation.yardstick import accuracy, num_steps, train_yardstick
 from workers.jobs.context import AttemptContext, End
 from workers.jobs.selection import load_fitting, order, taken
@@ -39,16 +50,48 @@ MAX_LEARNED = 60_000
 """Pictures that the classifier of `classification_accuracy` learns from, at most."""
 
 
+@dataclass(frozen=True)
+class Case:
+    """A model, all that it was trained on, and the two sets that stand for what it has seen and
+    for what it is held against."""
+
+    generator: Generator
+    trained_on: DatasetManifest
+    everything: TrainingData
+    seen: TrainingData
+    reference: TrainingData
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found in the features of a network with these weights."""
+
+    scores: dict[str, Score]
+    sha256: str
+    yardstick: YardstickCard | None = None
+    num_neighbours: int = 0
+
+
 def run(context: AttemptContext) -> End:
-    """Score the model of the job's spec; the result names it and gives each score.
+    """Do what the job's spec says. Raises what `evaluate` raises."""
+    deterministic_cpu()
+    yield_to_requests()
+    return evaluate(context, EvaluateSpec.model_validate(context.job.spec))
+
+
+def evaluate(context: AttemptContext, spec: EvaluateSpec) -> End:
+    """Score the model of the spec; the result names it and gives each score.
 
     Raises:
         NotFound: the model, the reference, or the dataset that the model was trained on is gone.
-        InvalidInput: the reference's pictures have another form than the model's.
+        InvalidInput: the reference's pictures have another form than the model's; Inception is
+            asked for, and its weights are not there or not what they should be.
     """
-    deterministic_cpu()
-    yield_to_requests()
-    spec = EvaluateSpec.model_validate(context.job.spec)
+    inception = (
+        load_inception(find_inception(context.settings.inception_weights))
+        if spec.features == "inception"
+        else None
+    )
 
     # Read the model, what it was trained on, and what it is held against.
     registry = Registry(context.store)
@@ -65,12 +108,70 @@ def run(context: AttemptContext) -> End:
         else _halves(everything, spec.seed)
     )
     reference = taken(reference, order(reference, spec.seed)[: spec.n])
+    case = Case(generator, trained_on, everything, seen, reference)
+
+    # Draw pictures and score them; keep the scores beside the model's version.
+    verdict = (
+        _by_inception(context, spec, case, *inception)
+        if inception
+        else _by_yardstick(context, spec, case)
+    )
+    features = f"{spec.features}:{verdict.sha256}"
+    registry.add_evaluation(
+        Evaluation(
+            job_id=context.job.id,
+            model=name,
+            version=version,
+            dataset=manifest.name,
+            dataset_version=manifest.version,
+            held_out=held_out,
+            n=spec.n,
+            num_reference=len(reference.images),
+            num_neighbours=verdict.num_neighbours,
+            seed=spec.seed,
+            features=features,
+            yardstick=verdict.yardstick,
+            scores=verdict.scores,
+            created_at=clock.now(),
+        )
+    )
+    return End(
+        Outcome.SUCCEEDED,
+        result={
+            "model": name,
+            "version": version,
+            "n": spec.n,
+            "seed": spec.seed,
+            "features": features,
+            "scores": {key: score.model_dump() for key, score in verdict.scores.items()},
+        },
+    )
+
+
+def _by_inception(
+    context: AttemptContext, spec: EvaluateSpec, case: Case, inception: Inception, sha256: str
+) -> Verdict:
+    of = num_batches(spec.n, seen=case.seen, reference=case.reference)
+    pictures, _ = draw(case.generator, spec.n, spec.seed, context.check_stop)
+    scores = inception_scores_of(
+        pictures,
+        seen=case.seen,
+        reference=case.reference,
+        inception=inception,
+        seed=spec.seed,
+        on_batch=_counting(context, of=of),
+    )
+    return Verdict(scores, sha256)
+
+
+def _by_yardstick(context: AttemptContext, spec: EvaluateSpec, case: Case) -> Verdict:
+    generator, seen, reference = case.generator, case.seen, case.reference
 
     # Find or train the yardstick.
     num_learned = min(len(seen.images), MAX_LEARNED) if generator.config.num_classes else 0
     learned_steps = num_steps(num_learned) if num_learned else 0
-    on_step = _counting(context, of=num_steps(len(everything.images)) + learned_steps)
-    yardstick, sha256 = find_yardstick(context.store, trained_on, everything, on_step)
+    on_step = _counting(context, of=num_steps(len(case.everything.images)) + learned_steps)
+    yardstick, sha256 = find_yardstick(context.store, case.trained_on, case.everything, on_step)
 
     # Draw the pictures and score them.
     pictures, labels = draw(generator, max(spec.n, num_learned), spec.seed, context.check_stop)
@@ -90,40 +191,15 @@ def run(context: AttemptContext) -> End:
         scores["classification_accuracy"] = classification_accuracy(
             learned, yardstick=yardstick, reference=reference
         )
-
-    # Keep them beside the model's version.
-    registry.add_evaluation(
-        Evaluation(
-            job_id=context.job.id,
-            model=name,
-            version=version,
-            dataset=manifest.name,
-            dataset_version=manifest.version,
-            held_out=held_out,
-            n=spec.n,
-            num_reference=len(reference.images),
-            num_neighbours=min(NUM_NEIGHBOURS, spec.n, len(reference.images)),
-            seed=spec.seed,
-            yardstick=YardstickCard(
-                sha256=sha256,
-                seed=YARDSTICK_SEED,
-                dataset=trained_on.name,
-                dataset_version=trained_on.version,
-                num_classes=yardstick.num_classes,
-                accuracy=accuracy(yardstick, reference),
-            ),
-            scores=scores,
-            created_at=clock.now(),
-        )
+    card = YardstickCard(
+        seed=YARDSTICK_SEED,
+        dataset=case.trained_on.name,
+        dataset_version=case.trained_on.version,
+        num_classes=yardstick.num_classes,
+        accuracy=accuracy(yardstick, reference),
     )
-    return End(
-        Outcome.SUCCEEDED,
-        result={
-            "model": name,
-            "version": version,
-            "scores": {key: score.model_dump() for key, score in scores.items()},
-        },
-    )
+    num_neighbours = min(NUM_NEIGHBOURS, spec.n, len(reference.images))
+    return Verdict(scores, sha256, card, num_neighbours)
 
 
 def draw(
@@ -152,7 +228,7 @@ def _halves(pictures: TrainingData, seed: int) -> tuple[TrainingData, TrainingDa
 
 
 def _counting(context: AttemptContext, *, of: int) -> Callable[[], None]:
-    """What to call before each step of a training: stops it when asked, and tells how far it is."""
+    """What to call before each of so many steps: stops them when asked, and tells how far it is."""
     done = 0
 
     def on_step() -> None:
