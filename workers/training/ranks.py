@@ -36,6 +36,11 @@ class _Sum(torch.autograd.Function):
 _sum: Callable[[Tensor], Tensor] = _Sum.apply
 
 
+def own_device() -> torch.device:
+    """The GPU that this process was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Rank `rank` of `size`, with its device. Each rank holds an equal, contiguous slice."""
