@@ -117,7 +117,7 @@ class BigGANGenerator(Generator):
         h = h.contiguous(memory_format=torch.channels_last)
         for block, attention, y in zip(self.blocks, self.attentions, chunks, strict=True):
             h = attention(block(h, y))
-        return torch.tanh(self.to_picture(F.relu(self.norm(h))))
+        return torch.tanh(self.to_picture(F.relu(self.norm(h))).float())
 
 
 class BigGANDiscriminator(Discriminator):
@@ -145,4 +145,4 @@ class BigGANDiscriminator(Discriminator):
         h = x
         for layer, (block, attention) in enumerate(zip(self.blocks, self.attentions, strict=True)):
             h = self._dropped(attention(block(h)), layer)
-        return F.relu(h).sum((2, 3))
+        return F.relu(h).sum((2, 3), dtype=torch.float32)

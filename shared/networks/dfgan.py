@@ -87,7 +87,7 @@ class DFGANGenerator(Generator):
         h = h.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h, condition)
-        return torch.tanh(self.to_picture(F.leaky_relu(h, 0.2)))
+        return torch.tanh(self.to_picture(F.leaky_relu(h, 0.2)).float())
 
 
 class DownBlock(nn.Module):
@@ -103,7 +103,7 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.leaky_relu(self.conv(F.leaky_relu(self.halve(x), 0.2)), 0.2)
-        y: Tensor = torch.addcmul(self.shortcut(F.avg_pool2d(x, 2)), self.gamma, h)
+        y: Tensor = torch.addcmul(self.shortcut(F.avg_pool2d(x, 2)), self.gamma.to(h.dtype), h)
         return y
 
 

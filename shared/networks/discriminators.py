@@ -12,7 +12,14 @@ from torch.nn import functional as F
 
 from shared.networks.conditions import condition_embedding
 from shared.networks.generators import stage_widths
-from shared.networks.layers import BatchNorm, Dropout, initialise, minibatch_std, packed
+from shared.networks.layers import (
+    BatchNorm,
+    Dropout,
+    in_float32,
+    initialise,
+    minibatch_std,
+    packed,
+)
 from shared.networks.spectral import normalise_spectrally
 from shared.schemas.networks import DiscriminatorConfig
 
@@ -42,7 +49,7 @@ class Discriminator(nn.Module, ABC):
         """x [N, C, H, W] in [-1, 1]; variance [N], needed with `variance_input`: the average
         per-pixel variance of the set that each image belongs to. Returns [N / pac, numbers]: all
         that D knows of a picture before it is told its condition."""
-        h = self.features(packed(x, self.config.pac))
+        h = self.features(packed(x, self.config.pac)).float()
         if self.config.minibatch_std_group:
             h = torch.cat([h, minibatch_std(h, self.config.minibatch_std_group)], dim=1)
         if self.config.variance_input:
@@ -54,14 +61,17 @@ class Discriminator(nn.Module, ABC):
 
     def judge(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         """h [n, numbers] as `read` gives it; c, needed with classes (int64 [n]) or text
-        (float32 [n, text_dim]). Returns logits [n]."""
-        logit: Tensor = self.logit(h)[:, 0]
-        if self.embedding is not None:
+        (float32 [n, text_dim]). Returns logits [n], calculated in float32 always."""
+        with in_float32(h):
+            h = h.float()
+            logit: Tensor = self.logit(h)[:, 0]
+            if self.embedding is None:
+                return logit
             assert c is not None, "a projection head needs a condition"
             product = (self.embedding(c) * h).sum(1)
             scale = self.projection_scale
-            logit = logit + (product / math.sqrt(h.shape[1]) if scale is None else product * scale)
-        return logit
+            logit += product / math.sqrt(h.shape[1]) if scale is None else product * scale
+            return logit
 
     def _add_head(self, features: int, num_layers: int) -> None:
         """The linear layers after `features` numbers, and a dropout for each of `num_layers`."""

@@ -66,4 +66,4 @@ class DCGANGenerator(Generator):
         h = h.contiguous(memory_format=torch.channels_last)
         for norm, up in zip(self.norms, self.ups, strict=True):
             h = up(F.relu(norm(h, c)))
-        return torch.tanh(h)
+        return torch.tanh(h.float())

@@ -19,6 +19,7 @@ class GroupwiseNorm(nn.Module):
 
     Training leaves the batch's statistics in `statistics` [2, C]; whoever trains averages them over
     the ranks and hands them to `update_running`. In eval mode the running statistics are used.
+    Statistics are float32 whatever x is.
     """
 
     running_mean: Tensor
@@ -45,9 +46,11 @@ class GroupwiseNorm(nn.Module):
         self.running_var.lerp_(statistics[1], self.momentum)
 
     def _normed_by_group(self, x: Tensor) -> Tensor:
+        # A weight in float32 keeps the statistics in it, which on a CPU would be as coarse as x.
+        one = None if x.dtype == torch.float32 else torch.ones(x.shape[1], device=x.device)
         normed, means, inverse_stds = zip(
             *(
-                torch.native_batch_norm(part, None, None, None, None, True, 0.0, self.eps)
+                torch.native_batch_norm(part, one, None, None, None, True, 0.0, self.eps)
                 for part in x.split(self.group)
             ),
             strict=True,
@@ -73,10 +76,15 @@ class BatchNorm(GroupwiseNorm):
         """x [N, C, H, W]; c int64 [N], needed with classes."""
         normed = self.normed(x)
         if self.num_classes == 0:
-            return normed * (1 + self.scale)[:, :, None, None] + self.shift[:, :, None, None]
+            return normed * _per_channel(1 + self.scale, x) + _per_channel(self.shift, x)
         assert c is not None, "a conditional BatchNorm needs classes"
         scale, shift = F.embedding(c, self.scale), F.embedding(c, self.shift)
-        return torch.addcmul(shift[:, :, None, None], normed, 1 + scale[:, :, None, None])
+        return torch.addcmul(_per_channel(shift, x), normed, _per_channel(1 + scale, x))
+
+
+def _per_channel(rows: Tensor, x: Tensor) -> Tensor:
+    """Numbers [n, C] for the channels of x [N, C, H, W], of x's type: else they would change it."""
+    return rows.to(x.dtype)[:, :, None, None]
 
 
 def packed(x: Tensor, pac: int) -> Tensor:
@@ -89,11 +97,16 @@ def minibatch_std(h: Tensor, group: int) -> Tensor:
     """Mean standard deviation over each group of `group` neighbours (Karras 2017, section 3).
 
     Groups are neighbours, not strides, so that a slice of whole groups gives the same numbers on
-    any number of ranks. h [N, ...] with N divisible by `group`; returns [N, 1].
+    any number of ranks. h [N, ...] with N divisible by `group`; returns float32 [N, 1].
     """
-    grouped = h.reshape(-1, group, h[0].numel())
+    grouped = h.float().reshape(-1, group, h[0].numel())
     std = (grouped.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=1)
     return std.repeat_interleave(group)[:, None]
+
+
+def in_float32(x: Tensor) -> torch.autocast:
+    """A block on x's device that is calculated as it is written, whatever autocast is on around."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 class Dropout(nn.Module):

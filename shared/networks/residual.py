@@ -91,7 +91,7 @@ class ResidualGenerator(Generator):
         for change, stage in zip(self.changes, self.stages[1:], strict=True):
             # The change of channels commutes with the doubling, and costs a quarter before it.
             h = stage(F.interpolate(change(h), scale_factor=2.0, mode="bilinear"))
-        return torch.tanh(self.to_picture(h))
+        return torch.tanh(self.to_picture(h).float())
 
 
 class ResidualDiscriminator(Discriminator):

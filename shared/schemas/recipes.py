@@ -101,6 +101,9 @@ class ScoreConfig(Frozen):
     """Nothing is published whose score is above it."""
 
 
+Precision = Literal["float32", "bfloat16"]
+"""Of what goes on within G and D. Weights, statistics, losses and averages are float32 always."""
+
 Change = Literal["rates", "penalties", "afresh"]
 LADDER: tuple[Change, ...] = ("rates", "penalties", "afresh")
 """What is changed after the first collapse, the second, the third. A run that was never healthy has
@@ -147,6 +150,13 @@ class GanConfig(Frozen):
     num_generated: int = Field(32, ge=1, le=65_536)
     num_d_steps: int = Field(1, ge=1, le=16)
     """Steps of D in a round, each on other reals and on new fakes."""
+    accumulate: int = Field(1, ge=1, le=256)
+    """Each worker goes through its share of a step in so many micro-batches, one after the other,
+    and adds their gradients up: the same result in the memory of one. With more than one G draws
+    each of its pictures a second time when it trains."""
+    precision: Precision = "float32"
+    """`bfloat16`: G and D work with numbers of 16 bits (autocast), half the memory, for a device
+    that is fast with them. What is published is float32."""
     balanced: bool = False
     """Each class is equally likely among the reals, however rare it is in the dataset."""
     optimizer_g: OptimizerConfig
@@ -236,22 +246,24 @@ class GanConfig(Frozen):
                 f"norm_group {self.generator.norm_group} must divide num_generated "
                 f"{self.num_generated}"
             )
+        self.check_workers(1)
         return self
 
     def check_workers(self, workers: int) -> None:
-        """Every rank must hold the same number of images, in whole groups.
+        """Every rank must hold the same number of images, each of its micro-batches whole groups.
 
         Raises ValueError with the numbers that do not divide.
         """
-        unit_d = self.discriminator.unit
-        for name, n, unit in (
-            ("num_generated", self.num_generated, math.lcm(unit_d, self.generator.unit)),
-            ("fakes in a step of D", self.num_fakes, unit_d),
-            ("replay.num_new", self.replay.num_new if self.replay.enabled else workers, 1),
+        unit_d, micro = self.discriminator.unit, self.accumulate
+        for name, n, unit, parts in (
+            ("num_generated", self.num_generated, math.lcm(unit_d, self.generator.unit), micro),
+            ("fakes in a step of D", self.num_fakes, unit_d, micro),
+            ("replay.num_new", self.replay.num_new if self.replay.enabled else workers, 1, 1),
         ):
-            if n % (unit * workers):
+            if n % (unit * parts * workers):
                 raise ValueError(
-                    f"{name} = {n} is not divisible by {unit} x {workers} (group x workers)"
+                    f"{name} = {n} is not divisible by {unit} x {parts} x {workers} "
+                    "(group x micro-batches x workers)"
                 )
 
 

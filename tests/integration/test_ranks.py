@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 
 from shared.schemas.presets import PRESETS
-from tests.training import PARTS, on_two_ranks, run_rounds, tiny
+from tests.training import CALM, PARTS, on_two_ranks, run_rounds, tiny
 from workers.training.ranks import Ranks
 
 ROUNDS = 50
-CALM: dict[str, dict] = {
-    "biggan": {"optimizer_g": {"lr": 2e-5}, "optimizer_d": {"lr": 2e-5}},
-    "text-to-image": {"optimizer_g": {"lr": 2e-5}, "optimizer_d": {"lr": 2e-5}},
-    "modern-conditional": {"optimizer_g": {"lr": 1.5e-3}, "optimizer_d": {"lr": 1.5e-3}},
-}
-"""Deep networks and large steps double a difference sooner: at biggan's own rates 1e-4 after 8
-rounds is 1 after 24. Slower ones keep within the bounds."""
 
 
 @pytest.mark.parametrize(

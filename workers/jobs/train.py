@@ -39,7 +39,7 @@ from workers.training import data
 from workers.training.checkpoints import CheckpointStore
 from workers.training.data import TrainingData
 from workers.training.loop import deterministic_cpu
-from workers.training.ranks import Ranks
+from workers.training.ranks import Ranks, own_device
 from workers.training.recovery import Hopeless, train_and_recover
 
 CANCEL_PATIENCE_S = 6.0
@@ -52,7 +52,7 @@ def run(context: AttemptContext) -> End | None:
     """Train with as many workers as the spec asks for. None: the first rank finished the job."""
     workers = TrainSpec.model_validate(context.job.spec).workers
     if workers == 1:
-        return train_rank(context, Ranks())
+        return train_rank(context, Ranks(device=own_device()))
     return _run_on_ranks(context, workers)
 
 

@@ -18,17 +18,14 @@ from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
 from workers.training.collapse import CollapseSigns
 from workers.training.conditions import conditions
-from workers.training.counters import Counters, Part, Purpose
+from workers.training.counters import Counters
 from workers.training.d_step import Batch, DStep
 from workers.training.data import TrainingData
 from workers.training.ema import Ema
-from workers.training.norms import NormStatistics
-from workers.training.objectives import OBJECTIVES
-from workers.training.optimizers import FlatAdam
-from workers.training.penalties import matrices, orthogonality
+from workers.training.g_step import GStep, NewImages
 from workers.training.ranks import Ranks
 from workers.training.reals import Reals, to_float
-from workers.training.remedies import draw_dropout, set_variance
+from workers.training.remedies import set_variance
 from workers.training.replay import Fakes, ReplayRepository, random_images
 
 GRID_COLUMNS = 10
@@ -45,7 +42,6 @@ class Gan:
         self.images_per_step = config.images_per_round
         self._ranks = ranks
         self._counters = Counters(config.seed + len(config.changes) * 2**32, ranks)
-        self._objective = OBJECTIVES[config.objective]
         self._num_classes = config.generator.num_classes
         self._conditions = conditions(config, data, self._counters, ranks.device)
         self.captions = data.captions if config.generator.text_dim else None
@@ -56,16 +52,15 @@ class Gan:
         if self.captions is not None:
             self.G.examples.copy_(self.captions.example_vectors())
         self.D = build_discriminator(config.discriminator).to(ranks.device)
-        self._matrices_g = matrices(self.G)
-        self._norms_g = NormStatistics(self.G)
         self._ema = Ema(self.G, config.ema_half_life_kimg, self.images_per_step)
         self.G_ema = self._ema.network
-        self._adam_g = FlatAdam(self.G, config.optimizer_g, ranks, tail_size=self._norms_g.size)
         self._augmentation = Augmentation(
-            config.augment, self._counters, torch.tensor(config.augment.p, device=ranks.device)
+            config.augment, torch.tensor(config.augment.p, device=ranks.device)
         )
-
         self._d_step = DStep(self.D, config, self._counters, self._augmentation, ranks)
+        self._g_step = GStep(
+            self.G, self.D, config, self._conditions, self._counters, self._augmentation, ranks
+        )
 
         # Lay the data and the repository out.
         self._reals = Reals(config, data, ranks)
@@ -110,21 +105,20 @@ class Gan:
             reals, numbers = self._reals.of(d_step)
 
             # Make new images.
-            generated, labels = self._generated(d_step)
-            variance = self._set_variance(generated)
+            new = self._g_step.make(d_step)
 
             # Keep some old images and take the new.
-            fakes = self._fakes(generated.detach(), labels, variance.detach(), d_step)
+            fakes = self._fakes(new, d_step)
 
             # Train D on all of them and on as many reals.
             real, fake = self._train_d(reals, numbers, fakes, step=d_step, progress=progress)
 
         # Train G to fool D.
-        loss_g = self._train_g(generated, labels, variance, real, step=step, progress=progress)
+        loss_g = self._g_step(new, real, step=step, progress=progress)
 
         # Update G_ema.
         self._ema.update(step)
-        self._count(real, fake, loss_g, variance)
+        self._count(real, fake, loss_g, new)
 
     def stats(self) -> dict[str, float]:
         """Means since the last call, over all ranks (each must call)."""
@@ -171,7 +165,7 @@ class Gan:
         the live ones."""
         return {
             f"{prefix}.{name}": tensor
-            for prefix, adam in (("G", self._adam_g), ("D", self._d_step.adam))
+            for prefix, adam in (("G", self._g_step.adam), ("D", self._d_step.adam))
             for name, tensor in adam.state().items()
         } | {"augment.p": self._augmentation.p, "lecam.means": self._d_step.logit_means}
 
@@ -181,7 +175,7 @@ class Gan:
         """Go on from a checkpoint."""
         for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
             network.load_state_dict(_named(networks, prefix))
-        for prefix, adam in (("G", self._adam_g), ("D", self._d_step.adam)):
+        for prefix, adam in (("G", self._g_step.adam), ("D", self._d_step.adam)):
             adam.load_state(_named(optimizers, prefix))
         self._augmentation.p.copy_(optimizers["augment.p"])
         self._d_step.logit_means.copy_(optimizers["lecam.means"])
@@ -205,70 +199,13 @@ class Gan:
         self._sums[0] += loss / self.config.num_d_steps
         return real, fake
 
-    def _train_g(
-        self,
-        generated: Tensor,
-        labels: Tensor,
-        variance: Tensor,
-        real: Tensor,
-        *,
-        step: int,
-        progress: float,
-    ) -> Tensor:
-        """One step of G on the images that it made for this round; D stands still."""
-        self.D.requires_grad_(False)
-        n = self.config.num_generated
-        draw_dropout(self.D, self._counters, step, n=n, parts=(Part.NEW_FAKES,))
-        given = (
-            variance.expand(len(generated)) if self.config.discriminator.variance_input else None
-        )
-        flipped = None
-        if self.config.label_flip:
-            draws = self._counters.uniform(
-                Purpose.LABEL_FLIPS, step, n // self.config.discriminator.pac
-            )
-            flipped = (draws < self.config.label_flip).float()
-        shown = self._augmentation(generated, step, n=n, parts=(Part.NEW_FAKES,))
-        logits = self.D(shown, self._conditions.told(labels), given)
-        loss = self._objective.loss_g(real, logits, flipped)
-        if self.config.penalties.orthogonal_weight:
-            loss = loss + self.config.penalties.orthogonal_weight * orthogonality(self._matrices_g)
-        self._adam_g.zero_grad()
-        if self._signs is not None:
-            generated.retain_grad()
-        loss.backward()
-        if self._signs is not None:
-            assert generated.grad is not None
-            classes = labels if self._num_classes else None
-            self._signs.see(generated.detach(), classes, generated.grad, self._d_step.sureness)
-        self._norms_g.write(self._adam_g.tail)
-        self._adam_g.step(progress)
-        self._norms_g.update(self._adam_g.tail)
-        return loss.detach()
-
-    def _generated(self, step: int) -> tuple[Tensor, Tensor]:
-        """This rank's new images for a step of D, and their labels. G trains on the last of a
-        round only."""
-        n = self.config.num_generated
-        z = self._counters.normal(Purpose.LATENTS, step, n, self.config.generator.z_dim)
-        labels = self._conditions.drawn(step, n)
-        c = self._conditions.told_in_training(labels, step, n)
-        with torch.set_grad_enabled((step + 1) % self.config.num_d_steps == 0):
-            return self.G(z, c), labels
-
-    def _fakes(self, images: Tensor, labels: Tensor, variance: Tensor, step: int) -> Fakes:
-        pixels = images.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-        born = torch.full_like(labels, step // self.config.num_d_steps)
-        new = Fakes(pixels, labels, born, variance.repeat(len(images)))
+    def _fakes(self, new: NewImages, step: int) -> Fakes:
+        pixels = new.images.detach().mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        born = torch.full_like(new.labels, step // self.config.num_d_steps)
+        fakes = Fakes(pixels, new.labels, born, new.variance.detach().repeat(len(pixels)))
         if self.replay is None:
-            return new
-        return self.replay.add(Fakes(*(t[self._kept_new] for t in vars(new).values())), step)
-
-    def _set_variance(self, images: Tensor) -> Tensor:
-        """Over all ranks where D sees it; else a mere signal, this rank's own, without a
-        collective."""
-        ranks = self._ranks if self.config.discriminator.variance_input else Ranks()
-        return set_variance(images, ranks)
+            return fakes
+        return self.replay.add(Fakes(*(t[self._kept_new] for t in vars(fakes).values())), step)
 
     def _variances(self, reals: Tensor, fakes: Fakes) -> Tensor | None:
         if not self.config.discriminator.variance_input:
@@ -276,12 +213,14 @@ class Gan:
         real = set_variance(reals, self._ranks)
         return torch.cat([real.expand(len(reals)), fakes.variance])
 
-    def _count(self, real: Tensor, fake: Tensor, loss_g: Tensor, variance: Tensor) -> None:
+    def _count(self, real: Tensor, fake: Tensor, loss_g: Tensor, new: NewImages) -> None:
         accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
-        rest = torch.stack(
-            [loss_g, real.mean(), fake.mean(), accuracy, variance.detach(), torch.ones_like(loss_g)]
-        )
-        self._sums[1:] += rest
+        variance, one = new.variance.detach(), torch.ones_like(loss_g)
+        self._sums[1:] += torch.stack([loss_g, real.mean(), fake.mean(), accuracy, variance, one])
+        if self._signs is not None:
+            assert new.images.grad is not None
+            classes = new.labels if self._num_classes else None
+            self._signs.see(new.images.detach(), classes, new.images.grad, self._d_step.sureness)
 
 
 def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -24,20 +24,19 @@ NUM_DRAWS = sum(DRAWS)
 class Augmentation:
     """What D sees of a run's images. `p` is a tensor [] that may follow D (ADA, Karras 2020)."""
 
-    def __init__(self, config: AugmentConfig, counters: Counters, p: Tensor) -> None:
+    def __init__(self, config: AugmentConfig, p: Tensor) -> None:
         self._config = config
-        self._counters = counters
         self.p = p
 
-    def __call__(self, images: Tensor, step: int, *, n: int, parts: Sequence[int]) -> Tensor:
-        """images [len(parts) * n / ranks, C, H, W]: this rank's share of n of each part (reals,
+    def __call__(
+        self, images: Tensor, counters: Counters, step: int, *, n: int, parts: Sequence[int]
+    ) -> Tensor:
+        """images [len(parts) * n / ranks, C, H, W]: the counters' share of n of each part (reals,
         fakes), which draws from a stream of its own."""
         config = self._config
         if not (config.p or config.target or config.flip):
             return images
-        draws = [
-            self._counters.uniform(Purpose.AUGMENT, step, n, NUM_DRAWS, part=part) for part in parts
-        ]
+        draws = [counters.uniform(Purpose.AUGMENT, step, n, NUM_DRAWS, part=part) for part in parts]
         return augment(images, torch.cat(draws), config, self.p)
 
     def adapt(self, sureness: Tensor, num_images: int) -> None:
@@ -83,10 +82,13 @@ def _strength(draws: Tensor, config: AugmentConfig, p: Tensor) -> Tensor:
 def _shifted(x: Tensor, draws: Tensor, config: AugmentConfig, p: Tensor) -> Tensor:
     n, _, height, width = x.shape
     chosen = draws[:, :1] < p
-    reach = draws.new_tensor([height, width]) * config.shift
-    offset = torch.where(chosen, ((2 * draws[:, 1:] - 1) * reach).round(), 0.0).long()
-    rows = torch.arange(height, device=x.device) - offset[:, :1]
-    columns = torch.arange(width, device=x.device) - offset[:, 1:]
+    rows, columns = (
+        torch.arange(side, device=x.device)
+        - torch.where(
+            chosen, ((2 * draws[:, i : i + 1] - 1) * (side * config.shift)).round(), 0.0
+        ).long()
+        for i, side in ((1, height), (2, width))
+    )
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
         :, None, :
     ]

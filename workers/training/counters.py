@@ -9,7 +9,6 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from shared.philox import philox
@@ -55,6 +54,14 @@ class Counters:
         self._seed = seed
         self._ranks = ranks
 
+    def split(self, parts: int) -> list[Counters]:
+        """One for each of so many micro-batches: they draw what the whole would have drawn."""
+        ranks = self._ranks
+        return [
+            Counters(self._seed, Ranks(ranks.rank * parts + part, ranks.size * parts, ranks.device))
+            for part in range(parts)
+        ]
+
     def generator(self, purpose: Purpose, step: int, part: int = 0) -> np.random.Generator:
         """The stream of one purpose at one step, the same on every rank."""
         return philox((self._seed, purpose), (step, part))
@@ -74,5 +81,4 @@ class Counters:
         return self._sliced(self.generator(purpose, step).integers(high, size=(n, *shape)))
 
     def _sliced(self, drawn: np.ndarray) -> Tensor:
-        part = drawn[self._ranks.slice(len(drawn))]
-        return torch.from_numpy(part).to(self._ranks.device)
+        return self._ranks.put(drawn[self._ranks.slice(len(drawn))])

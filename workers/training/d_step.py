@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from shared.networks.discriminators import Discriminator
+from shared.networks.spectral import PowerIterations
 from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
 from workers.training.counters import Counters, Part, Purpose
@@ -22,6 +24,7 @@ from workers.training.penalties import (
     matching_penalty,
     one_centred_penalty,
 )
+from workers.training.precision import autocast
 from workers.training.ranks import Ranks
 from workers.training.remedies import draw_dropout
 
@@ -36,6 +39,23 @@ class Batch:
     c: Tensor | None
     mismatched: Tensor | None
     variance: Tensor | None
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """Into so many, each of as many reals as fakes: neighbours stay together."""
+        if parts == 1:
+            yield self
+            return
+
+        def part(tensor: Tensor, i: int) -> Tensor:
+            return torch.cat([half.chunk(parts)[i] for half in tensor.chunk(2)])
+
+        for i in range(parts):
+            yield Batch(
+                part(self.images, i),
+                None if self.c is None else part(self.c, i),
+                None if self.mismatched is None else self.mismatched.chunk(parts)[i],
+                None if self.variance is None else part(self.variance, i),
+            )
 
 
 class DStep:
@@ -52,31 +72,63 @@ class DStep:
     ) -> None:
         self._D = D
         self._config = config
-        self._counters = counters
+        self._counters = counters.split(config.accumulate)
         self._augmentation = augmentation
         self._objective = OBJECTIVES[config.objective]
+        self._iterations = PowerIterations(D)
         self._norms = NormStatistics(D)
         self.adam = FlatAdam(D, config.optimizer_d, ranks, tail_size=3 + self._norms.size)
         self.sureness = self.adam.tail[0]
         self.logit_means = torch.zeros(2, device=ranks.device)
+        self._gammas = torch.tensor(
+            [config.penalties.r1_gamma, config.penalties.r2_gamma], device=ranks.device
+        )
 
     def __call__(
         self, batch: Batch, *, step: int, progress: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Judge all of it in one pass and learn from it. Returns the loss and the logits of reals
-        and of fakes, detached."""
+        """Judge all of it, a micro-batch at a time, and learn from it. Returns the loss and the
+        logits of reals and of fakes, detached."""
+        self._D.requires_grad_(True)
+        self.adam.zero_grad()
+        means, norms = self.adam.tail[1:].split([2, self._norms.size])
+        share = 1 / len(self._counters)
+        losses, reals, fakes = [], [], []
+        self._iterations.mark()
+        for micro, counters in zip(batch.split(len(self._counters)), self._counters, strict=True):
+            self._iterations.back()
+            loss, real, fake = self._loss(micro, counters, step)
+            (loss * share).backward()
+            self._norms.add(norms, share)
+            losses.append(loss.detach())
+            reals.append(real.detach())
+            fakes.append(fake.detach())
+
+        # Update D, and average over the ranks what is remembered.
+        real, fake = torch.cat(reals), torch.cat(fakes)
+        self.sureness.copy_(self._objective.sureness(real, fake))
+        means.copy_(torch.stack([real.mean(), fake.mean()]))
+        self.adam.step(progress)
+        self._norms.update(norms)
+        self._augmentation.adapt(self.sureness, self._config.num_fakes)
+        self.logit_means.lerp_(means, LECAM_MOMENTUM)
+        return torch.stack(losses).mean(), real, fake
+
+    def _loss(self, batch: Batch, counters: Counters, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What D pays for a micro-batch, which is judged in one pass, and the logits of its reals
+        and of its fakes."""
         penalties, n = self._config.penalties, self._config.num_fakes
         due = step % penalties.every == 0 and penalties.gradients
-        self._D.requires_grad_(True)
         x = batch.images.requires_grad_(due)
         texts = batch.c if due and penalties.matching_weight else None
         if texts is not None:
             texts.requires_grad_()
-        draw_dropout(self._D, self._counters, step, n=n, parts=(Part.REALS, Part.FAKES))
+        draw_dropout(self._D, counters, step, n=n, parts=(Part.REALS, Part.FAKES))
 
         # Judge them.
-        shown = self._augmentation(x, step, n=n, parts=(Part.REALS, Part.FAKES))
-        read = self._D.read(shown, batch.variance)
+        shown = self._augmentation(x, counters, step, n=n, parts=(Part.REALS, Part.FAKES))
+        with autocast(self._config.precision, shown.device):
+            read = self._D.read(shown, batch.variance)
         logits = self._D.judge(read, batch.c)
         real, fake = logits.chunk(2)
         refused = fake
@@ -89,44 +141,33 @@ class DStep:
         if due and (penalties.r1_gamma or penalties.r2_gamma):
             # Each half is averaged over its own images.
             weight = 2.0 * penalties.every
-            gamma = x.new_tensor([penalties.r1_gamma, penalties.r2_gamma])
-            gamma = gamma.repeat_interleave(len(real))
+            gamma = self._gammas.repeat_interleave(len(real))
             loss = loss + weight * gradient_penalty(logits, x, gamma)
         if texts is not None:
             weight = penalties.matching_weight * penalties.every
             loss = loss + weight * matching_penalty(real, x, texts)
         if due and penalties.gp_weight:
             weight = penalties.gp_weight * penalties.every
-            loss = loss + weight * self._penalty_between(shown.detach(), batch, step)
+            loss = loss + weight * self._penalty_between(shown.detach(), batch, counters, step)
         if penalties.lecam_weight:
             loss = loss + penalties.lecam_weight * lecam(real, fake, self.logit_means)
+        return loss, real, fake
 
-        # Update D, and average over the ranks what is remembered.
-        self.adam.zero_grad()
-        loss.backward()
-        real, fake = real.detach(), fake.detach()
-        means, norms = self.adam.tail[1:].split([2, self._norms.size])
-        self.sureness.copy_(self._objective.sureness(real, fake))
-        means.copy_(torch.stack([real.mean(), fake.mean()]))
-        self._norms.write(norms)
-        self.adam.step(progress)
-        self._norms.update(norms)
-        self._augmentation.adapt(self.sureness, n)
-        self.logit_means.lerp_(means, LECAM_MOMENTUM)
-        return loss.detach(), real, fake
-
-    def _penalty_between(self, shown: Tensor, batch: Batch, step: int) -> Tensor:
+    def _penalty_between(
+        self, shown: Tensor, batch: Batch, counters: Counters, step: int
+    ) -> Tensor:
         """The one-centred penalty on points between the reals and the fakes that D was shown; each
         is of its real's class."""
         n, pac = self._config.num_fakes, self._config.discriminator.pac
-        t = self._counters.uniform(Purpose.INTERPOLATION, step, n // pac)
+        t = counters.uniform(Purpose.INTERPOLATION, step, n // pac)
         points, c, variance = _halves_joined(shown, t).requires_grad_(), batch.c, batch.variance
-        draw_dropout(self._D, self._counters, step, n=n, parts=(Part.INTERPOLATES,))
-        logits = self._D(
-            points,
-            None if c is None else c[: len(points)],
-            None if variance is None else _halves_joined(variance, t),
-        )
+        draw_dropout(self._D, counters, step, n=n, parts=(Part.INTERPOLATES,))
+        with autocast(self._config.precision, points.device):
+            logits = self._D(
+                points,
+                None if c is None else c[: len(points)],
+                None if variance is None else _halves_joined(variance, t),
+            )
         return one_centred_penalty(logits, points)
 
 

@@ -7,6 +7,7 @@ HTTP, and runs as well in a plain Python process.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -281,5 +282,7 @@ def deterministic_cpu() -> None:
     """One thread and the same bits each time. Denormals, which Adam's moments of small networks are
     full of at the end of a run, are flushed: they are slow and carry nothing."""
     torch.set_num_threads(1)
+    # On a GPU torch is not deterministic without, and says so by an error.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)

@@ -17,10 +17,10 @@ class NormStatistics:
         self._sizes = [norm.statistics.numel() for norm in self._norms]
         self.size = sum(self._sizes)
 
-    def write(self, row: Tensor) -> None:
-        """Write the last batch's statistics into row [size]."""
+    def add(self, row: Tensor, share: float) -> None:
+        """Add the last batch's statistics to row [size]; it is this share of a step."""
         if self._norms:
-            row.copy_(torch.cat([norm.statistics.flatten() for norm in self._norms]))
+            row.add_(torch.cat([norm.statistics.flatten() for norm in self._norms]), alpha=share)
 
     def update(self, row: Tensor) -> None:
         """Move each norm's running statistics towards row [size], averaged over the ranks."""

@@ -56,7 +56,7 @@ class FlatAdam:
     def load_state(self, state: dict[str, Tensor]) -> None:
         for i, p in enumerate(self._parameters):
             self._adam.state[p] = {
-                "step": state[f"{i}.step"].clone(),
+                "step": state[f"{i}.step"].to(p.device, copy=True),
                 "exp_avg": torch.empty_like(p).copy_(state[f"{i}.exp_avg"]),
                 "exp_avg_sq": torch.empty_like(p).copy_(state[f"{i}.exp_avg_sq"]),
             }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -35,6 +36,11 @@ class _Sum(torch.autograd.Function):
 _sum: Callable[[Tensor], Tensor] = _Sum.apply
 
 
+def own_device() -> torch.device:
+    """The GPU that this process was given, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Rank `rank` of `size`, with its device. Each rank holds an equal, contiguous slice."""
@@ -51,6 +57,13 @@ class Ranks:
         """This rank's part of n things; n is divisible by the number of ranks."""
         share = n // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
+
+    def put(self, values: np.ndarray) -> Tensor:
+        """On this rank's device. A GPU's host goes on without waiting for the copy."""
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, differentiable: its gradient reaches every rank's images."""

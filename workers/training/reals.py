@@ -27,7 +27,7 @@ class Reals:
         """This rank's reals of a step: [n, C, H, W] in [-1, 1], and their numbers in the dataset,
         int64 [n]."""
         indices = self._sampler.indices(step, self._batch)
-        mine = torch.from_numpy(indices[self._ranks.slice(len(indices))]).to(self._ranks.device)
+        mine = self._ranks.put(indices[self._ranks.slice(len(indices))])
         return to_float(self.images[mine]), mine
 
 

@@ -50,8 +50,8 @@ class ReplayRepository:
         overwritten = np.sort(draw.choice(self.capacity, self._num_new, replace=False))
         mine = self._ranks.slice(self.capacity)
         arriving = np.flatnonzero((overwritten >= mine.start) & (overwritten < mine.stop))
-        slots = torch.from_numpy(overwritten[arriving] - mine.start)
-        sources = torch.from_numpy(arriving)
+        slots = self._ranks.put(overwritten[arriving] - mine.start)
+        sources = self._ranks.put(arriving)
         arrived = self._gathered(new)
         for held, tensor in zip(vars(self.held).values(), vars(arrived).values(), strict=True):
             held[slots] = tensor[sources]
