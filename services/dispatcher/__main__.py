@@ -8,6 +8,8 @@ import sys
 import structlog
 
 from services.dispatcher.dispatcher import Dispatcher
+from services.dispatcher.endpoint import endpoint
+from shared import tracing
 from shared.errors import UnsafeStore
 from shared.logs import configure_logs
 from shared.settings import settings
@@ -18,14 +20,19 @@ log = structlog.get_logger()
 def main() -> int:
     """Dispatch until SIGTERM or SIGINT; 1 when the stores are not safe to work on."""
     configure_logs("dispatcher")
-    dispatcher = Dispatcher(settings())
+    config = settings()
+    tracing.configure("dispatcher", config)
+    dispatcher = Dispatcher(config)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: dispatcher.stop())
     try:
-        dispatcher.run()
+        with endpoint(config.metrics_host, config.metrics_port, dispatcher.telemetry):
+            dispatcher.run()
     except UnsafeStore as error:
         log.error("refused to start", error=str(error))
         return 1
+    finally:
+        tracing.close()
     return 0
 
 
