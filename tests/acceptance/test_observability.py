@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from services.local.stack import start_detached, stop
 from services.local.state import StackState
 from shared.schemas.events import EventType
 from tests.promtool import DEPLOY, needs_prometheus, series
-from tests.roads import push_squares, spec, until_type, wait_for
+from tests.roads import driver, push_squares, spec, until_type, wait_for
 from tests.watching import Collector, Prometheus, collecting, prometheus
 
 PATIENCE_S = 90.0
@@ -123,6 +124,11 @@ def test_prometheus_sees_every_metric_and_the_dashboards_have_answers(
         _training_is_shown(watcher, job.id)
         _expressions_are_understood(watcher)
 
+        # Connected to Ray as it is, it still heeds SIGTERM.
+        driver(watched.stack, job.id).terminate()
+        wait_for(lambda: client.job(job.id).token == 2, within_s=PATIENCE_S, what="a new attempt")
+        assert client.job(job.id).attempts[0].outcome == "interrupted"
+
         # A training that has ended is shown no more.
         client.cancel(job.id)
         wait_for(
@@ -135,10 +141,9 @@ def test_prometheus_sees_every_metric_and_the_dashboards_have_answers(
 
 
 def _training_is_shown(watcher: Prometheus, job_id: str) -> None:
-    (kimg,) = watcher.query("ray_elmyr_training_kimg")
-    assert kimg["metric"]["job_id"] == job_id
-    assert _value(watcher, "ray_elmyr_training_images_per_second") > 0
-    assert _value(watcher, "ray_elmyr_training_checkpoint_bytes") > 0
+    for name in ("images_per_second", "kimg", "progress_ratio", "checkpoint_bytes"):
+        gauge = f'ray_elmyr_training_{name}{{job_id="{job_id}"}}'
+        wait_for(partial(_value, watcher, gauge), within_s=PATIENCE_S, what=gauge)
     assert _value(watcher, 'elmyr_device_seconds_total{owner="local", device="cpu"}') > 0
     assert _value(watcher, 'elmyr_queue_attempts_total{kind="train", outcome="succeeded"}') == 1
     drawn = 'ray_elmyr_serving_requests_total{deployment="interactive", endpoint="generate"}'
