@@ -16,6 +16,9 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
+TIMEOUT_S = 2.0
+"""A collector that is away holds up the end of a process for so long; its spans are lost."""
+
 Attribute = str | int | float | bool
 
 _provider: TracerProvider | None = None
@@ -39,7 +42,8 @@ def configure(process: str, settings: Settings) -> None:
             f"ELMYR_OTLP_ENDPOINT is set, but {error.name} is missing: install elmyr[tracing]"
         ) from error
     _provider = TracerProvider(resource=Resource.create({"service.name": f"elmyr-{process}"}))
-    exporter = OTLPSpanExporter(f"{settings.otlp_endpoint.rstrip('/')}/v1/traces")
+    url = f"{settings.otlp_endpoint.rstrip('/')}/v1/traces"
+    exporter = OTLPSpanExporter(url, timeout=TIMEOUT_S)
     _provider.add_span_processor(BatchSpanProcessor(exporter))
 
 

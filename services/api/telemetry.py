@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import product
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric as Family
@@ -14,6 +15,7 @@ from shared.clock import now
 from shared.errors import ElmyrError, Unavailable
 from shared.exposition import counter, family, histogram
 from shared.queue.jobs import JobQueue
+from shared.schemas.jobs import JobKind, Outcome
 from shared.storage.objects import ObjectStore
 
 FROM_THE_QUEUE = (
@@ -78,8 +80,9 @@ class _Stores(Collector):
             age_s = (at - submitted_at).total_seconds() if submitted_at else 0.0
             oldest.add_metric([state], max(0.0, age_s))
         tally = self._queue.tally()
-        for (kind, outcome), number in tally.attempts.items():
-            attempts.add_metric([kind, outcome], number)
+        # Those of which there is none yet, too: increase() does not see a series' first value.
+        for kind, outcome in product(JobKind, Outcome):
+            attempts.add_metric([kind, outcome], tally.attempts.get((kind, outcome), 0))
         expiries.add_metric([], tally.lease_expiries)
         return jobs, oldest, attempts, expiries
 

@@ -18,7 +18,8 @@ log = structlog.get_logger()
 
 
 def main() -> int:
-    """Dispatch until SIGTERM or SIGINT; 1 when the stores are not safe to work on."""
+    """Dispatch until SIGTERM or SIGINT; 1 when the stores are not safe to work on or the endpoint's
+    port is taken."""
     configure_logs("dispatcher")
     config = settings()
     tracing.configure("dispatcher", config)
@@ -28,7 +29,7 @@ def main() -> int:
     try:
         with endpoint(config.metrics_host, config.metrics_port, dispatcher.telemetry):
             dispatcher.run()
-    except UnsafeStore as error:
+    except (UnsafeStore, OSError) as error:  # OSError: the port of its endpoint is taken
         log.error("refused to start", error=str(error))
         return 1
     finally:
