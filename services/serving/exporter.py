@@ -29,6 +29,7 @@ class Exporter:
         self._told: dict[tuple[str, ...], float] = {}
 
     def tell(self, reading: Reading) -> None:
+        """Bring Ray up to this reading."""
         kind = metrics.Counter if reading.grows else metrics.Gauge
         if reading.name not in self._instruments:
             self._instruments[reading.name] = kind(

@@ -41,6 +41,7 @@ class Buckets:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
+        """Count a value, in the unit of the metric."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 

@@ -34,6 +34,7 @@ class TrainingMetrics:
         self._num_collapses = 0
 
     def __call__(self, type: EventType, data: Mapping[str, Any]) -> None:
+        """Hear an event; the first that is told connects to Ray."""
         if told := TOLD.get(type):
             if self._thread is None:
                 self._thread = Thread(target=self._export, name="metrics", daemon=True)
@@ -41,21 +42,21 @@ class TrainingMetrics:
                 self._values.put(_begun())
             self._values.put(told(self, data))
 
-    def metric(self, data: Mapping[str, Any]) -> Values:
+    def _metric(self, data: Mapping[str, Any]) -> Values:
         return {
             metrics.TRAINING_IMAGES_PER_SECOND: data["img_per_s"],
             metrics.TRAINING_KIMG: data["kimg"],
             metrics.TRAINING_PROGRESS: min(1.0, data["kimg"] / data["of"]),
         }
 
-    def checkpoint(self, data: Mapping[str, Any]) -> Values:
+    def _checkpoint(self, data: Mapping[str, Any]) -> Values:
         return {
             metrics.TRAINING_CHECKPOINT_SECONDS: data["seconds"],
             metrics.TRAINING_CHECKPOINT_BYTES: data["bytes"],
             metrics.TRAINING_CHECKPOINT_TIMESTAMP: time.time(),
         }
 
-    def collapse(self, data: Mapping[str, Any]) -> Values:
+    def _collapse(self, data: Mapping[str, Any]) -> Values:
         del data
         self._num_collapses += 1
         return {metrics.TRAINING_COLLAPSES: self._num_collapses}
@@ -77,9 +78,9 @@ class TrainingMetrics:
 
 
 TOLD: dict[EventType, Callable[[TrainingMetrics, Mapping[str, Any]], Values]] = {
-    EventType.METRIC: TrainingMetrics.metric,
-    EventType.CHECKPOINT: TrainingMetrics.checkpoint,
-    EventType.COLLAPSE: TrainingMetrics.collapse,
+    EventType.METRIC: TrainingMetrics._metric,
+    EventType.CHECKPOINT: TrainingMetrics._checkpoint,
+    EventType.COLLAPSE: TrainingMetrics._collapse,
 }
 GAUGES = metrics.FROM_ATTEMPTS
 
