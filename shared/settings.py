@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     serve_host: str = "127.0.0.1"
     serve_port: int = 8000
     serve_url: str = "http://127.0.0.1:8000"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9108
+    """Where a dispatcher answers /metrics and /healthz; 0 takes a free port."""
     api_keys: str = ""
     """Comma-separated `owner:sha256-of-the-key`; a key itself is never stored."""
 
@@ -81,6 +84,10 @@ class Settings(BaseSettings):
     serve_bulk_min_replicas: int = Field(1, ge=0)
     """0 saves memory between sampling jobs; the first then waits for a process to start."""
     serve_bulk_max_replicas: int = Field(1, ge=1)
+
+    # Traces
+    otlp_endpoint: str = ""
+    """Where spans go by OTLP over HTTP, e.g. http://collector:4318; empty: nowhere."""
 
     # Text
     text_encoder: Path | None = None

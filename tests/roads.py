@@ -136,7 +136,7 @@ def wait_until_it_runs_again(stack: StackState, name: str, *, killed: int) -> No
     wait_for(runs, within_s=60, what=f"{name} runs again")
 
 
-def wait_for(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
+def wait_for(condition: Callable[[], object], *, within_s: float, what: str) -> None:
     """Wait until it holds. Raises AssertionError when it still does not."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -13,15 +13,19 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import AbstractContextManager
 from types import FrameType
+from typing import Any
 
 import structlog
 
+from shared import tracing
 from shared.errors import StaleToken
 from shared.logs import configure_logs
 from shared.schemas.jobs import JobKind
 from shared.settings import settings
 from workers.jobs.context import AttemptContext, End
+from workers.jobs.metrics import TrainingMetrics
 
 # By name, so that torch is imported while the heart beats already.
 JOBS = {
@@ -38,19 +42,22 @@ def main() -> None:
     """Run the attempt named on the command line."""
     job_id, number = sys.argv[1], int(sys.argv[2])
     configure_logs("attempt")
+    tracing.configure("attempt", settings())
     structlog.contextvars.bind_contextvars(job_id=job_id, attempt=number)
     context = AttemptContext.open(job_id, number, settings())
+    context.observe = TrainingMetrics(job_id)
     stop_on_sigterm(context)
     # The trainer's tear-down may still write there when we leave.
     with tempfile.TemporaryDirectory(prefix="elmyr-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder
         try:
-            with context:
+            with _span(context), context:
                 end = _end(context)
                 if end is not None:
                     context.finish(end)
         except StaleToken as error:
             log.warning("this attempt is over", reason=str(error))
+    tracing.close()
     # Ray's threads and the trainer's tear-down would hold the process for another 10 s.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -63,7 +70,16 @@ def _end(context: AttemptContext) -> End | None:
     if held is not None:
         # An earlier attempt died between its result and its finish.
         return End(held.outcome, result=held.result)
-    return End.of(lambda: importlib.import_module(JOBS[context.job.kind]).run(context))
+    with tracing.span(context.job.kind):
+        return End.of(lambda: importlib.import_module(JOBS[context.job.kind]).run(context))
+
+
+def _span(context: AttemptContext) -> AbstractContextManager[Any]:
+    """The attempt as a part of the trace of the request that made its job."""
+    job = context.job
+    return tracing.span(
+        "attempt", parent=job.traceparent, job_id=job.id, attempt=context.token, kind=job.kind
+    )
 
 
 def stop_on_sigterm(context: AttemptContext) -> None:

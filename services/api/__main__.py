@@ -7,6 +7,7 @@ import gc
 import uvicorn
 
 from services.api.app import create_app
+from shared import tracing
 from shared.logs import configure_logs
 from shared.settings import settings
 
@@ -15,6 +16,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT; open event streams get 3 s to end."""
     configure_logs("api")
     config = settings()
+    tracing.configure("api", config)
     app = create_app(config)
     gc.freeze()  # 100,000 objects stay: to look through them again holds all requests for 50 ms
     uvicorn.run(
@@ -26,6 +28,7 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=3,
     )
+    tracing.close()
 
 
 if __name__ == "__main__":

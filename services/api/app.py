@@ -15,6 +15,7 @@ import anyio
 from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi.telemetry import TelemetryConfig
 
 from services.api import docs, problems
 from services.api.auth import Authentication, KeyRing
@@ -23,7 +24,10 @@ from services.api.middleware import Envelope
 from services.api.routes import artifacts, datasets, events, health, jobs, models, replays, samples
 from services.api.telemetry import Telemetry
 from services.api.uploads import NUM_UPLOADS
+from shared import tracing
 from shared.settings import Settings
+
+NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 NUM_THREADS = 64
 """Calls to Redis and S3 at once; they wait much longer than they compute."""
@@ -62,17 +66,30 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False},
+        telemetry=_traces(),
     )
     app.add_api_route("/docs", _docs, include_in_schema=False, response_class=HTMLResponse)
     app.state.parts = parts
-    app.state.telemetry = Telemetry(parts.queue)
+    app.state.telemetry = Telemetry(parts.queue, parts.store)
     for routes in (jobs, events, samples, artifacts, datasets, models, replays, health):
         app.include_router(routes.router)
     problems.install(app)
     app.add_middleware(Authentication, keys=KeyRing(settings.api_keys))
     app.add_middleware(Envelope, telemetry=app.state.telemetry)
     return app
+
+
+def _traces() -> TelemetryConfig:
+    """A span for each request, if traces are on; FastAPI's own metrics and logs are never sent."""
+    provider = tracing.provider()
+    return {
+        "tracing": provider is not None,
+        "tracer_provider": provider,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "exclude": lambda scope: scope["path"] in NOT_TRACED,
+    }
 
 
 async def _docs(request: Request) -> Response:

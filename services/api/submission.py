@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from services.api.deps import Parts
 from services.api.problems import pointer
+from shared import tracing
 from shared.errors import ElmyrError, FieldError, IdempotencyClash, InvalidInput, NotFound
 from shared.ids import JobId, job_id_for, new_job_id
 from shared.inception import find_inception
@@ -98,6 +99,7 @@ def enqueue(parts: Parts, accepted: Accepted) -> Job:
         accepted.submission,
         owner=accepted.owner,
         body_sha256=accepted.body_sha256,
+        traceparent=tracing.traceparent(),
     )
     return job
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from services.cli.exports import mlflow, tensorboard
 from services.cli.follow import follow, status_line
 from services.cli.output import Output, OutputOption, View, clean, say, show, show_one, write
 from services.cli.session import JobArgument, connect
@@ -176,6 +177,10 @@ def retry(context: typer.Context, job_id: JobArgument) -> None:
     """Queue a failed or canceled job again; it goes on from its newest checkpoint."""
     with connect(context) as client:
         _tell(client.retry(job_id))
+
+
+for export in (tensorboard, mlflow):
+    app.command()(export)
 
 
 def say_succeeded(job: Job) -> None:

@@ -24,6 +24,8 @@ from services.dispatcher.ray_jobs import RayAttempt, RayJobs, RayStatus, submiss
 from services.dispatcher.reconciler import WISHED, Death, under_way
 from services.dispatcher.records import Records
 from services.dispatcher.sampling import Sampling
+from services.dispatcher.telemetry import Telemetry
+from shared import tracing
 from shared.clock import now
 from shared.errors import Conflict, NotFound, StaleToken
 from shared.queue.events import EventLog
@@ -69,6 +71,7 @@ class Dispatcher:
 
     def __init__(self, settings: Settings, *, ray: RayJobs | None = None) -> None:
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.telemetry = Telemetry(stalled_after_s=settings.lease_ttl_s)
         self._settings = settings
         self._ray = ray or RayJobs(settings)
         self._store = store = ObjectStore.from_settings(settings)
@@ -97,7 +100,9 @@ class Dispatcher:
         self._insist(THE_STORES, self._check_stores)
         log.info("dispatching", owner=self.owner, queue=self._settings.queue_name)
         while not self._stopping.is_set():
-            self._insist(THE_QUEUE, self._round)
+            self.telemetry.turned()
+            if not self._outages.survive(THE_QUEUE, self._round):
+                self._stopping.wait(TICK_S)
         self._sampling.close()
         self._outages.survive("letting go", self._let_go_of_all)
         self._records.close()
@@ -130,10 +135,13 @@ class Dispatcher:
         if not self._outages.survive(ASKING_RAY, self._ask_ray):
             self._on_ray = None
         active = {job.id: job for job in self._queue.active()}
+        ours = [active[job_id] for job_id in self._leases.keys() & active.keys()]
+        self.telemetry.looked(num_leases=len(self._leases), ray_up=self._on_ray is not None)
+        self.telemetry.held(filter(under_way, ours), self._cluster)
 
         # Look after what is ours: start it, watch it, finish what has died, stop what must.
-        for job_id in self._leases.keys() & active.keys():
-            self._guarded(active[job_id])
+        for job in ours:
+            self._guarded(job)
 
         # Let go of what has ended, and end what runs without being wanted.
         for job_id in self._leases.keys() - active.keys():
@@ -221,6 +229,7 @@ class Dispatcher:
         nonce = self._leases[job.id].nonce
         number = self._runs.claim_attempt(job.id, above=job.token, nonce=nonce)
         begun = self._queue.begin(job.id, owner=self.owner, number=number)
+        self.telemetry.begun(begun)
         self._leases[job.id] = Lease()
         log.info("begins", job_id=job.id, attempt=number)
         if job.kind is JobKind.SAMPLE:
@@ -237,7 +246,8 @@ class Dispatcher:
         # A single rank runs in the driver itself; several hold what Ray Train asks for them.
         alone = job.spec.get("workers", 1) == 1
         try:
-            self._ray.submit(job.id, job.token, driver=need if alone else Resources())
+            with tracing.span("submit", attempt=job.token):
+                self._ray.submit(job.id, job.token, driver=need if alone else Resources())
         except Conflict as error:
             self._queue.finish(job.id, job.token, Outcome.CRASHED, error=str(error))
             return
@@ -311,6 +321,7 @@ class Dispatcher:
             return  # a leased job that cannot be started helps nobody
         # What another dispatcher leases meanwhile is in one of the two, or its lease fails here.
         ready = self._queue.ready(MAX_READY)
+        self.telemetry.waiting(ready)
         active = self._queue.active() if ready else []
         samplings = Resources(samplings=admission.MAX_SAMPLING_JOBS)
         cluster = samplings if self._on_ray is None else self._cluster + samplings
@@ -319,12 +330,17 @@ class Dispatcher:
             cluster=cluster,
             held=admission.total(admission.demand(job, cluster) for job in active),
         )
+        traces = {job.id: job.traceparent for job in ready}
         for job_id in plan.start:
-            leased = self._queue.lease(job_id, owner=self.owner, ttl_s=self._settings.lease_ttl_s)
-            if leased is None:
-                break
-            self._leases[job_id] = Lease()
-            self._guarded(leased)
+            with tracing.span("dispatch", parent=traces[job_id], job_id=job_id):
+                with tracing.span("lease"):
+                    leased = self._queue.lease(
+                        job_id, owner=self.owner, ttl_s=self._settings.lease_ttl_s
+                    )
+                if leased is None:
+                    break
+                self._leases[job_id] = Lease()
+                self._guarded(leased)
         no_ray = {job.id: NO_RAY for job in ready if not self._can_start(job)}
         reasons = plan.reasons | no_ray
         for job_id, reason in reasons.items():

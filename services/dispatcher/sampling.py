@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from services.dispatcher.admission import MAX_SAMPLING_JOBS
 from services.dispatcher.bulk import Bulk, Chunk, chunks
+from shared import tracing
 from shared.clock import now
 from shared.errors import (
     InvalidInput,
@@ -145,6 +146,13 @@ class SamplingRun(threading.Thread):
 
     def run(self) -> None:
         """Draw what is missing, then tell the queue how it ended."""
+        job = self.job
+        with tracing.span(
+            "attempt", parent=job.traceparent, job_id=job.id, attempt=self.token, kind=job.kind
+        ):
+            self._run()
+
+    def _run(self) -> None:
         try:
             try:
                 end = self._end()

@@ -66,6 +66,8 @@ class Site:
             "ELMYR_API_HOST": LOOPBACK,
             "ELMYR_API_PORT": str(ports["api"]),
             "ELMYR_API_URL": self.api_url,
+            "ELMYR_METRICS_HOST": LOOPBACK,
+            "ELMYR_METRICS_PORT": str(ports["dispatcher"]),
             "ELMYR_SERVE_HOST": LOOPBACK,
             "ELMYR_SERVE_PORT": str(ports["serve"]),
             "ELMYR_SERVE_URL": self.serve_url,
@@ -149,10 +151,14 @@ def dispatcher(site: Site) -> Process:
         **site.environment("dispatcher"),
         "ELMYR_RAY_AUTH_TOKEN": site.identity.ray_token,
     }
-    log = site.log("dispatcher")
-    process = Process("dispatcher", _module("services.dispatcher"), log=log, env=environment)
-    # It serves no HTTP; it says so when the stores are what it relies on and its work begins.
-    process.wait_ready(lambda: "dispatching" in log.read_text(), timeout_s=SERVICE_S)
+    process = Process(
+        "dispatcher",
+        _module("services.dispatcher"),
+        log=site.log("dispatcher"),
+        env=environment,
+    )
+    port = site.identity.ports["dispatcher"]
+    process.wait_ready(lambda: http_ok(port, "/healthz"), timeout_s=SERVICE_S)
     return process
 
 
@@ -174,5 +180,5 @@ PARTS = {
     "ray": Part(ray, ("ray", "ray_agent", "ray_metrics", "dashboard")),
     "serve": Part(serve, ("serve", "serve_fallback", "haproxy_metrics", "haproxy_stats")),
     "api": Part(api, ("api",)),
-    "dispatcher": Part(dispatcher),
+    "dispatcher": Part(dispatcher, ("dispatcher",)),
 }

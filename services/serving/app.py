@@ -7,14 +7,16 @@ needed for new code only. What a replica does is told in replicas.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
 from ray import serve
 from ray.serve._private import replica
-from starlette.applications import Starlette
 
-from shared.settings import settings
+from services.serving.exporter import start_export
+from services.serving.metering import Metered
+from shared.settings import Settings, settings
 
 MAX_ONGOING = 4096
 """Far above what the replica itself lets wait: its own 429 speaks problem+json."""
@@ -24,18 +26,23 @@ TARGET_CHUNKS = 2
 """Ongoing requests per replica that autoscaling aims at."""
 
 
-def _interactive() -> Starlette:
+def _interactive() -> Metered:
     from services.serving import replicas  # torch: 4 s that only a replica has to spend
 
-    _keep_grpc_on(settings().serve_host)
-    return replicas.interactive(settings())
+    return _in_replica(replicas.interactive)
 
 
-def _bulk() -> Starlette:
+def _bulk() -> Metered:
     from services.serving import replicas
 
+    return _in_replica(replicas.bulk)
+
+
+def _in_replica(build: Callable[[Settings], Metered]) -> Metered:
     _keep_grpc_on(settings().serve_host)
-    return replicas.bulk(settings())
+    application = build(settings())
+    start_export(application.meter)
+    return application
 
 
 def _keep_grpc_on(host: str) -> None:

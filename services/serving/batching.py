@@ -64,12 +64,14 @@ class Batcher(Generic[Item, Answer]):
         *,
         max_weight: int,
         executor: Executor,
+        on_batch: Callable[[int], None] = lambda weight: None,
     ) -> None:
         """`work` answers its items in their order. A batch weighs at most `max_weight`, but always
-        holds one item."""
+        holds one item; `on_batch` hears the weight of each."""
         self._work = work
         self._max_weight = max_weight
         self._executor = executor
+        self._on_batch = on_batch
         self._waiting: deque[_Waiting[Item, Answer]] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -87,6 +89,7 @@ class Batcher(Generic[Item, Answer]):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := self._next_batch():
+            self._on_batch(sum(waiting.weight for waiting in batch))
             try:
                 answers = await loop.run_in_executor(
                     self._executor, self._work, [waiting.item for waiting in batch]

@@ -49,13 +49,18 @@ class LoadedModel:
     """A version in memory, ready to draw."""
 
     def __init__(
-        self, card: ModelCard, config: SnapshotConfig, drawer: Drawer, executor: Executor
+        self,
+        card: ModelCard,
+        config: SnapshotConfig,
+        drawer: Drawer,
+        executor: Executor,
+        on_batch: Callable[[int], None],
     ) -> None:
         self.card = card
         self.config = config
         self._drawer = drawer
         self._batcher: Batcher[tuple[Draw, Render], bytes] = Batcher(
-            self._work, max_weight=MAX_BATCH, executor=executor
+            self._work, max_weight=MAX_BATCH, executor=executor, on_batch=on_batch
         )
 
     @property
@@ -90,14 +95,22 @@ class Models:
     """The models of one replica. All methods belong to one event loop."""
 
     def __init__(
-        self, store: ObjectStore, *, executor: Executor, max_bytes: int, alias_ttl_s: float
+        self,
+        store: ObjectStore,
+        *,
+        executor: Executor,
+        max_bytes: int,
+        alias_ttl_s: float,
+        on_batch: Callable[[int], None] = lambda num_images: None,
     ) -> None:
-        """`executor` draws; `max_bytes` bounds the weights in memory."""
+        """`executor` draws; `max_bytes` bounds the weights in memory; `on_batch` hears how many
+        images are drawn together."""
         self.registry = Registry(store)
         self._store = store
         self._executor = executor
         self._max_bytes = max_bytes
         self._alias_ttl_s = alias_ttl_s
+        self._on_batch = on_batch
         self._threads = ThreadPoolExecutor(NUM_STORE_THREADS, thread_name_prefix="store")
         self._loaded: dict[Version, LoadedModel] = {}  # the least recently used first
         self._num_bytes: dict[Version, int] = {}  # of what is loaded and what is being loaded
@@ -149,6 +162,14 @@ class Models:
         """The versions of a model that are in memory."""
         return sorted(number for model, number in self._loaded if model == name)
 
+    def num_loaded(self) -> int:
+        """How many versions are in memory. This and the next may be asked from any thread."""
+        return len(self._loaded)
+
+    def num_bytes(self) -> int:
+        """The weights in memory and those that are being loaded."""
+        return sum(list(self._num_bytes.values()))
+
     def is_loaded(self, version: Version) -> bool:
         return version in self._loaded
 
@@ -161,7 +182,7 @@ class Models:
     async def check_ready(self) -> None:
         """Raises Unavailable when nothing is loaded and the store does not answer."""
         if not self._loaded:
-            await self.in_thread(lambda: next(self._store.list("readyz/"), None))
+            await self.in_thread(self._store.check)
 
     # Asking
 
@@ -212,7 +233,7 @@ class Models:
             sizes=drawer.sizes,
             seconds=round(time.monotonic() - started, 3),
         )
-        return LoadedModel(card, config, drawer, self._executor)
+        return LoadedModel(card, config, drawer, self._executor, self._on_batch)
 
     def _make_room(self, num_bytes: int) -> None:
         """Evict what is not in use until there is room. A model larger than all room stands alone.

@@ -17,6 +17,8 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from pydantic_core import to_json
@@ -43,7 +45,18 @@ Jobs = list[Job]
 
 MAX_ERROR_CHARS = 4000  # of an attempt's error: a record in Redis, not a log
 BATCH = 1000  # jobs that one script may touch beside the one asked for: a few milliseconds
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BLOCK_S = 1.0  # one wait inside Redis; shorter than the connection's timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the queue has counted since it was made."""
+
+    attempts: dict[tuple[JobKind, Outcome], int]
+    """Attempts that have ended."""
+    lease_expiries: int
+    """Leases that ended without their owner letting go."""
 
 
 class JobQueue:
@@ -86,9 +99,15 @@ class JobQueue:
     # answered with the job as it is.
 
     def submit(
-        self, job_id: str, submission: JobSubmission, *, owner: str, body_sha256: str = ""
+        self,
+        job_id: str,
+        submission: JobSubmission,
+        *,
+        owner: str,
+        body_sha256: str = "",
+        traceparent: str | None = None,
     ) -> tuple[Job, bool]:
-        """Accept a job; returns it and whether it is new.
+        """Accept a job; returns it and whether it is new. `traceparent` names a trace to join.
 
         A known id with the same `body_sha256` is answered with the job that is there. Raises
         IdempotencyClash for another body, InvalidInput for an unknown job in `after`, Unavailable
@@ -105,6 +124,7 @@ class JobQueue:
             "" if submission.deadline_s is None else _ms(submission.deadline_s),
             json.dumps(submission.after),
             self._max_queued_jobs,
+            traceparent or "",
             keys=self._indexes(submission),
         )
         if not new:
@@ -117,6 +137,7 @@ class JobQueue:
                 "owner": owner,
                 "state": state,
                 "reason": reason,
+                "traceparent": traceparent,
                 "created_at": at,
                 "updated_at": at,
                 "ended_at": at if state in FINAL_STATES else None,
@@ -187,6 +208,33 @@ class JobQueue:
             for state in JobState:
                 pipeline.zcard(self._redis.keys.key("state", state))
             return dict(zip(JobState, pipeline.execute(), strict=True))
+
+    def oldest(self) -> dict[JobState, datetime | None]:
+        """When the oldest job in each state that is not final was submitted; None without one."""
+        key = self._redis.keys.key
+        states = [state for state in JobState if state not in FINAL_STATES]
+        with redis_errors(), self._redis.client.pipeline(transaction=False) as pipeline:
+            for state in states:
+                pipeline.zrange(key("state", state), 0, 0)
+            firsts = [ids[0] if ids else "" for ids in pipeline.execute()]
+            for job_id in firsts:
+                pipeline.hget(key("job", job_id), "created_at")
+            times = pipeline.execute()
+        return {
+            state: EPOCH + timedelta(milliseconds=int(at)) if at else None
+            for state, at in zip(states, times, strict=True)
+        }
+
+    def tally(self) -> Tally:
+        """What has been counted so far."""
+        with redis_errors():
+            counts: Any = self._redis.client.hgetall(self._redis.keys.key("tally"))
+        lease_expiries = int(counts.pop("lease_expiries", 0))
+        attempts = {}
+        for name, number in counts.items():
+            _, kind, outcome = name.split()
+            attempts[JobKind(kind), Outcome(outcome)] = int(number)
+        return Tally(attempts, lease_expiries)
 
     # What dispatchers do
 

@@ -31,6 +31,8 @@ NAMES = {
     # STRINGs: the newest time that a script has seen (ms), the newest sequence number.
     "clock": "clock",
     "sequence": "sequence",
+    # HASH: how many attempts have ended, by kind and outcome, and how many leases have expired.
+    "tally": "tally",
     # STREAM of one entry, which changes when a dispatcher should look.
     "wake": "wake",
 }

@@ -159,6 +159,8 @@ class Job(BaseModel):
     result: dict[str, Any] | None = None
     jobs_ahead: int | None = None
     """Queued jobs that would be leased before this one; only while it is queued."""
+    traceparent: str | None = None
+    """The trace of the request that made it, as W3C writes it; its attempts are part of it."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None = None

@@ -127,6 +127,10 @@ class ObjectStore:
         finally:
             self.delete(key)
 
+    def check(self) -> None:
+        """Raises Unavailable when the store does not answer."""
+        next(self.list("readyz/"), None)
+
     # Writing
 
     def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> str:

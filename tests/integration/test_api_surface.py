@@ -108,7 +108,9 @@ def test_without_redis_or_s3_it_lives_but_is_not_ready(tmp_path: Path) -> None:
         with live_api(settings) as live:
             headers = {"Authorization": f"Bearer {KEY}"}
             assert get(f"{live.url}/readyz").status_code == 200
+            assert 'elmyr_store_up{store="s3"} 1.0' in get(f"{live.url}/metrics").text
             s3.stop()
+            assert 'elmyr_store_up{store="s3"} 0.0' in get(f"{live.url}/metrics").text
             ready = get(f"{live.url}/readyz")
             problem(ready, 503, "UNAVAILABLE")
             assert "object store" in ready.json()["detail"]
@@ -119,7 +121,9 @@ def test_without_redis_or_s3_it_lives_but_is_not_ready(tmp_path: Path) -> None:
             problem(jobs, 503, "UNAVAILABLE")
             assert int(jobs.headers["Retry-After"]) >= 1
             assert get(f"{live.url}/healthz").status_code == 200
-            assert "elmyr_queue_jobs{" not in get(f"{live.url}/metrics").text
+            page = get(f"{live.url}/metrics").text
+            assert 'elmyr_store_up{store="redis"} 0.0' in page
+            assert "elmyr_queue_jobs{" not in page
 
 
 def test_a_defect_is_answered_without_its_words(settings: Settings) -> None:

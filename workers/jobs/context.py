@@ -98,6 +98,8 @@ class AttemptContext:
     runs: RunStore
     queue: JobQueue
     events: EventLog
+    observe: Callable[[EventType, dict[str, Any]], None] | None = None
+    """Hears each event, too; it must return at once."""
     _stop: StopReason | None = None
     _interrupted: bool = False
     _progress: Progress | None = None
@@ -151,6 +153,8 @@ class AttemptContext:
     def report(self, type: EventType, data: dict[str, Any]) -> None:
         """Put an event into the job's log; written by the background thread."""
         self._outbox.put((type, data))
+        if self.observe:
+            self.observe(type, data)
 
     def progress(self, progress: Progress) -> None:
         """Say how far the job is; sent with the next heartbeat."""

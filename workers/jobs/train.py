@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from shared import clock
+from shared import clock, tracing
 from shared.networks import snapshot
 from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
@@ -32,6 +32,7 @@ from shared.storage.runs import RunResult
 from workers.evaluation.progress import ProgressScore
 from workers.jobs.captions import grid_captions, with_captions
 from workers.jobs.context import AttemptContext, End, StopReason, outcome_of
+from workers.jobs.metrics import TrainingMetrics
 from workers.jobs.reporting import RunReporter
 from workers.jobs.yardsticks import find_yardstick
 from workers.recipes.gan import GRID_COLUMNS, Gan
@@ -218,34 +219,35 @@ def _publish(
         text_encoder_sha256=recipe.captions.encoder_sha256 if recipe.captions else None,
         tasks=[Task.GENERATE] if recipe.captions else GENERATOR_TASKS,
     )
-    return Registry(context.store).publish(
-        ModelCard(
-            model=spec.model,
-            version=0,
-            job_id=context.job.id,
-            attempt=context.token,
-            recipe=config.recipe,
-            preset=config.preset,
-            dataset=dataset.name,
-            dataset_version=dataset.version,
-            kimg=kimg,
-            rescued=rescued,
-            seed=config.seed,
-            tasks=description.tasks,
-            class_names=description.class_names,
-            takes_prompt=recipe.captions is not None,
-            size=config.generator.size,
-            channels=config.generator.channels,
-            num_parameters=sum(p.numel() for p in generator.parameters()),
-            metrics=metrics,
-            weights_sha256=hashlib.sha256(weights).hexdigest(),
-            weights_bytes=len(weights),
-            config_sha256=hashlib.sha256(documents.dump(description)).hexdigest(),
-            created_at=clock.now(),
-        ),
-        weights,
-        description,
-    )
+    with tracing.span("publish", model=spec.model):
+        return Registry(context.store).publish(
+            ModelCard(
+                model=spec.model,
+                version=0,
+                job_id=context.job.id,
+                attempt=context.token,
+                recipe=config.recipe,
+                preset=config.preset,
+                dataset=dataset.name,
+                dataset_version=dataset.version,
+                kimg=kimg,
+                rescued=rescued,
+                seed=config.seed,
+                tasks=description.tasks,
+                class_names=description.class_names,
+                takes_prompt=recipe.captions is not None,
+                size=config.generator.size,
+                channels=config.generator.channels,
+                num_parameters=sum(p.numel() for p in generator.parameters()),
+                metrics=metrics,
+                weights_sha256=hashlib.sha256(weights).hexdigest(),
+                weights_bytes=len(weights),
+                config_sha256=hashlib.sha256(documents.dump(description)).hexdigest(),
+                created_at=clock.now(),
+            ),
+            weights,
+            description,
+        )
 
 
 def _run_on_ranks(context: AttemptContext, workers: int) -> End | None:
@@ -258,7 +260,11 @@ def _run_on_ranks(context: AttemptContext, workers: int) -> End | None:
     # Those imports take seconds; a wish that came meanwhile is met before there are ranks.
     if reason := context.should_stop():
         return End(outcome_of(reason))
-    arguments = {"job_id": context.job.id, "token": context.token}
+    arguments = {
+        "job_id": context.job.id,
+        "token": context.token,
+        "traceparent": tracing.traceparent(),
+    }
     trainer = ThreadPoolExecutor(1).submit(launch, _rank_main, arguments, workers=workers)
     asked_at: float | None = None
     while not trainer.done():
@@ -280,5 +286,11 @@ def _rank_main(ranks: Ranks, arguments: dict[str, Any]) -> None:
     if not ranks.is_first:
         train_rank(context, ranks)
         return
+    context.observe = TrainingMetrics(context.job.id)
+    tracing.configure("attempt", context.settings)
     with context:
-        context.finish(End.of(lambda: train_rank(context, ranks)))
+        with tracing.span("rank 0", parent=arguments["traceparent"]):
+            end = End.of(lambda: train_rank(context, ranks))
+        # Before the queue hears of the end: then the first process leaves, and Ray ends this one.
+        tracing.close()
+        context.finish(end)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from services.api import telemetry
 from services.api.deps import Elmyr
 from services.api.problems import declared
 from shared.errors import Unavailable
+from shared.exposition import MEDIA_TYPE
 
 router = APIRouter(tags=["health"])
 
@@ -29,7 +29,7 @@ async def healthz() -> Health:
 def readyz(parts: Elmyr) -> Health:
     """Redis and S3 answer. 503 names the one that does not."""
     parts.queue.ping()
-    next(parts.store.list("readyz/"), None)
+    parts.store.check()
     return Health()
 
 
@@ -39,5 +39,5 @@ def readyz(parts: Elmyr) -> Health:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 def metrics(request: Request) -> Response:
-    """For Prometheus: requests by route and status, their latency, jobs by state."""
-    return Response(request.app.state.telemetry.exposition(), media_type=telemetry.MEDIA_TYPE)
+    """For Prometheus: requests, their latency, the queue, whether Redis and S3 answer."""
+    return Response(request.app.state.telemetry.exposition(), media_type=MEDIA_TYPE)

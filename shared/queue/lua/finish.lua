@@ -19,6 +19,8 @@ else
   past.state, past.outcome, past.ended_at = 'ended', outcome, now
   past.error = message ~= '' and message or nil
   put_attempt(changes, token, past)
+  local submission = cjson.decode(redis.call('HGET', key('job', id), 'submission'))
+  write('HINCRBY', key('tally'), 'attempts ' .. submission.kind .. ' ' .. outcome, 1)
 end
 if result ~= '' then changes.result = result end
 

@@ -13,6 +13,7 @@
 --   heartbeat_at  of the newest attempt
 --   interrupt     the attempt that got SIGTERM
 --   done_id       id of the `done` event, while the job is in a final state
+--   traceparent   the trace of the request that made it
 --   request       the newest verb that came with an Idempotency-Key, and that key
 
 local PREFIX = KEYS[1]

@@ -4,7 +4,7 @@
 GROWS = true
 local id, owner, body_sha256, submission = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local priority, max_attempts, deadline_ms, after = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local max_queued = tonumber(ARGV[9])
+local max_queued, traceparent = tonumber(ARGV[9]), ARGV[10]
 
 local known = redis.call('HGET', key('job', id), 'body_sha256')
 if known == body_sha256 then return {0, snapshot(id)} end
@@ -29,6 +29,7 @@ write('HSET', key('job', id),
   'id', id, 'owner', owner, 'submission', submission, 'body_sha256', body_sha256,
   'sequence', job.sequence, 'priority', priority, 'max_attempts', max_attempts, 'after', after,
   'num_failures', 0, 'token', 0, 'state', 'queued', 'created_at', now, 'updated_at', now)
+if traceparent ~= '' then set(job, {traceparent = traceparent}) end
 set(job, {deadline_ms = deadline_ms ~= '' and deadline_ms or nil, reason = waits_for(earlier)})
 for i = 2, #KEYS do write('ZADD', KEYS[i], job.sequence, id) end
 write('ZADD', key('state', 'queued'), job.sequence, id)
