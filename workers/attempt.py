@@ -17,6 +17,7 @@ from types import FrameType
 
 import structlog
 
+from shared.draining import at_work
 from shared.errors import StaleToken
 from shared.logs import configure_logs
 from shared.schemas.jobs import JobKind
@@ -45,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="elmyr-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder
         try:
-            with context:
+            with at_work(context.settings.drain_file), context:
                 end = _end(context)
                 if end is not None:
                     context.finish(end)

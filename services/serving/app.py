@@ -76,7 +76,7 @@ app = _deployment(
     "interactive",
     _interactive,
     target=TARGET_ONGOING,
-    min_replicas=1,
+    min_replicas=settings().serve_min_replicas,
     max_replicas=settings().serve_max_replicas,
 )
 bulk = _deployment(

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from services.serving.bulk import BulkRoutes
 from services.serving.models import Models
 from services.serving.routes import Routes
+from shared.draining import at_work_for_life
 from shared.logs import configure_logs
 from shared.niceness import yield_to_requests
 from shared.settings import Settings
@@ -40,6 +41,7 @@ def _parts(
     process: str, settings: Settings, executor: ThreadPoolExecutor
 ) -> tuple[Models, ObjectStore]:
     configure_logs(process)
+    at_work_for_life(settings.drain_file)
     # One picture in 0.7 ms: more threads cost more than they bring, and roundings may differ.
     torch.set_num_threads(1)
     store = ObjectStore.from_settings(settings)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
 import structlog
 
+from shared.draining import is_draining
 from shared.errors import InvalidInput, NotFound, StaleToken, TrainingFailed, Unavailable
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -156,6 +158,23 @@ class AttemptContext:
         """Say how far the job is; sent with the next heartbeat."""
         self._progress = progress
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """What ranks without a heartbeat do: if their node goes away, all ranks shall stop."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(HEARTBEAT_S):
+                if is_draining(self.settings.drain_file):
+                    with suppress(StaleToken, Unavailable):
+                        self.queue.interrupt(self.job.id, self.token)
+
+        threading.Thread(target=watch, name="drain-watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
     def interrupt(self) -> None:
         """SIGTERM from outside: stop at the next step. The queue carries it to the other ranks.
 
@@ -197,7 +216,7 @@ class AttemptContext:
                 return
 
     def _beat(self) -> None:
-        if self._interrupted:
+        if self._interrupted or is_draining(self.settings.drain_file):
             self._stop = self._stop or "interrupt"
             self.queue.interrupt(self.job.id, self.token)
         progress, self._progress = self._progress, None
