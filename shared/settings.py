@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     serve_host: str = "127.0.0.1"
     serve_port: int = 8000
     serve_url: str = "http://127.0.0.1:8000"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9108
+    """Where a dispatcher answers /metrics and /healthz."""
     api_keys: str = ""
     """Comma-separated `owner:sha256-of-the-key`; a key itself is never stored."""
 

@@ -56,7 +56,7 @@ def _rendered(folder: Path) -> str:
 
 def rendered(build: str | Path) -> list[Object]:
     """All objects of a build: a folder below deploy/kubernetes, or a path."""
-    return list(yaml.safe_load_all(_rendered(MANIFESTS / build)))
+    return list(yaml.load_all(_rendered(MANIFESTS / build), Loader=yaml.CSafeLoader))
 
 
 def composed(folder: Path, *components: str, literals: tuple[str, ...] = ()) -> list[Object]:
