@@ -10,10 +10,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,8 @@ TICK_S = 5.0
 """The pace of Ray's autoscaler."""
 BOOT_S = 60.0
 """From the wish for a pod to a Ray node, where its image is on the machine."""
-REPLICA_PER_S = 500.0
-"""Pictures that a replica draws a second: a quarter of the README's figure for a whole machine."""
-REQUEST_S = 0.02
-"""A request's time where nothing waits."""
+DRAWN_PER_S = {1: 565.0, 8: 1210.0, 64: 2000.0}
+"""Pictures that a replica draws a second, by ongoing requests: from the README."""
 MAX_BACKLOG = 2048.0
 """Beyond it a replica answers 429 (serve_max_waiting_images)."""
 
@@ -183,7 +180,9 @@ def training(ray: Object, *, max_cpus: float, until_s: float) -> list[Moment]:
     """The load's jobs through our admission onto a cluster that scales itself."""
     cluster = Cluster(ray)
     limit = Resources(cpus=max_cpus)
-    to_come = deque((row["at_s"], row["runs_s"], _job(i, row)) for i, row in enumerate(LOAD["jobs"]))
+    to_come = deque(
+        (row["at_s"], row["runs_s"], _job(i, row)) for i, row in enumerate(LOAD["jobs"])
+    )
     waiting: list[tuple[float, float, Job]] = []
     pending: list[tuple[float, Job]] = []
     working: list[tuple[float, Job, list[tuple[Node, Bundle]]]] = []
@@ -239,7 +238,23 @@ class ServeMoment:
     nodes: int
 
 
-def serving(ray: Object, config: ServeAutoscaling, *, until_s: float) -> list[ServeMoment]:
+def ongoing(per_s: float) -> float:
+    """Requests that are ongoing in a replica to which so many come a second; at most 64."""
+    points = list(DRAWN_PER_S.items())
+    if per_s <= points[0][1]:
+        return per_s / points[0][1]
+    for (few, slow), (many, fast) in itertools.pairwise(points):
+        if per_s <= fast:
+            return float(few * (many / few) ** ((per_s - slow) / (fast - slow)))
+    return float(points[-1][0])
+
+
+Policy = Callable[[AutoscalingContext], tuple[float, dict[str, Any]]]
+
+
+def serving(
+    ray: Object, config: ServeAutoscaling, policy: Policy, *, until_s: float
+) -> list[ServeMoment]:
     """The load's requests on the interactive deployment, a replica in each pod."""
     cluster = Cluster(ray)
     wanted, state, backlog = config.min_replicas, dict[str, Any](), 0.0
@@ -250,16 +265,16 @@ def serving(ray: Object, config: ServeAutoscaling, *, until_s: float) -> list[Se
         # Requests come, and some wait.
         minute = int(now // 60)
         per_s = LOAD["requests_per_s"][minute] if minute < len(LOAD["requests_per_s"]) else 0.0
-        capacity = len(replicas) * REPLICA_PER_S
-        most = MAX_BACKLOG * len(replicas)
-        backlog = min(max(backlog + (per_s - capacity) * TICK_S, 0.0), most)
-        ongoing = min(per_s, capacity) * REQUEST_S + backlog
-        recent.append(ongoing)
+        running = len(replicas)
+        most_per_s = running * max(DRAWN_PER_S.values())
+        backlog += (per_s - most_per_s) * TICK_S
+        backlog = min(max(backlog, 0.0), MAX_BACKLOG * running)
+        each = ongoing(per_s / running) if running else 0.0
+        recent.append(each * running + backlog)
 
         # Serve decides.
-        wanted, state = _serve_decides(
-            config, sum(recent) / len(recent), len(replicas), wanted, state, now
-        )
+        requests = sum(recent) / len(recent)
+        wanted, state = _serve_decides(config, policy, requests, running, wanted, state, now)
 
         # Replicas come and go, and pods with them.
         while len(replicas) > wanted:
@@ -269,20 +284,22 @@ def serving(ray: Object, config: ServeAutoscaling, *, until_s: float) -> list[Se
             replicas += placed
         cluster.scale([[{"CPU": 1.0}]] * (wanted - len(replicas)), now)
         moments.append(
-            ServeMoment(now, per_s, ongoing, wanted, len(replicas), len(cluster.nodes))
+            ServeMoment(now, per_s, recent[-1], wanted, len(replicas), len(cluster.nodes))
         )
     return moments
 
 
 def _serve_decides(
     config: ServeAutoscaling,
+    policy: Policy,
     requests: float,
     running: int,
     wanted: int,
     state: dict[str, Any],
     now: float,
 ) -> tuple[int, dict[str, Any]]:
-    """The steps of Serve's default policy, with our clock."""
+    """What Serve makes of a policy's word (autoscaling_policy._apply_default_params), with our
+    clock."""
     context = AutoscalingContext(
         deployment_id=None,  # type: ignore[arg-type]
         deployment_name="interactive",
@@ -302,7 +319,7 @@ def _serve_decides(
         current_time=now,
         config=config,
     )
-    desired, _ = serve_policy.replica_queue_length_autoscaling_policy(context)
+    desired, _ = policy(context)
     scaled = serve_policy._apply_scaling_factors(desired, running, config)
     bounded = min(max(scaled, config.min_replicas), config.max_replicas)
     return serve_policy._apply_delay_logic(bounded, wanted, config, state, now)

@@ -17,7 +17,6 @@ from types import FrameType
 
 import structlog
 
-from shared.draining import at_work
 from shared.errors import StaleToken
 from shared.logs import configure_logs
 from shared.schemas.jobs import JobKind
@@ -46,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="elmyr-", ignore_cleanup_errors=True) as folder:
         tempfile.tempdir = folder
         try:
-            with at_work(context.settings.drain_file), context:
+            with context:
                 end = _end(context)
                 if end is not None:
                     context.finish(end)

@@ -41,9 +41,9 @@ def _parts(
     process: str, settings: Settings, executor: ThreadPoolExecutor
 ) -> tuple[Models, ObjectStore]:
     configure_logs(process)
-    at_work_for_life(settings.drain_file)
     # One picture in 0.7 ms: more threads cost more than they bring, and roundings may differ.
     torch.set_num_threads(1)
+    at_work_for_life(settings.drain_file)
     store = ObjectStore.from_settings(settings)
     models = Models(
         store,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
 import structlog
 
-from shared.draining import is_draining
+from shared.draining import at_work, is_draining
 from shared.errors import InvalidInput, NotFound, StaleToken, TrainingFailed, Unavailable
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -91,7 +91,8 @@ class End:
 
 @dataclass
 class AttemptContext:
-    """One attempt's view of the world. Use it as a context manager: inside, the heart beats."""
+    """One attempt's view of the world. Use it as a context manager: inside, the heart beats, and
+    the node is not let go before a checkpoint is written."""
 
     job: Job
     token: int
@@ -107,6 +108,7 @@ class AttemptContext:
     _outbox: SimpleQueue[tuple[EventType, dict[str, Any]]] = field(default_factory=SimpleQueue)
     _closing: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _work: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def open(cls, job_id: str, token: int, settings: Settings) -> AttemptContext:
@@ -130,6 +132,7 @@ class AttemptContext:
             StaleToken: a newer attempt owns the job.
         """
         self.runs.take_head(self.job.id, self.token)
+        self._work.enter_context(at_work(self.settings.drain_file))
         self._beat()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
@@ -140,6 +143,7 @@ class AttemptContext:
         if self._thread:
             self._thread.join()
         self._flush()
+        self._work.close()
 
     def should_stop(self) -> StopReason | None:
         """The wish on this job, at most a second old; a plain read."""
@@ -160,7 +164,7 @@ class AttemptContext:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """What ranks without a heartbeat do: if their node goes away, all ranks shall stop."""
+        """For ranks without a heartbeat: when their node is drained, all ranks are to stop."""
         over = threading.Event()
 
         def watch() -> None:
@@ -169,11 +173,12 @@ class AttemptContext:
                     with suppress(StaleToken, Unavailable):
                         self.queue.interrupt(self.job.id, self.token)
 
-        threading.Thread(target=watch, name="drain-watch", daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
+        with at_work(self.settings.drain_file):
+            threading.Thread(target=watch, name="drain-watch", daemon=True).start()
+            try:
+                yield
+            finally:
+                over.set()
 
     def interrupt(self) -> None:
         """SIGTERM from outside: stop at the next step. The queue carries it to the other ranks.

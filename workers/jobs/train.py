@@ -17,7 +17,6 @@ from typing import Any
 import structlog
 
 from shared import clock
-from shared.draining import at_work
 from shared.networks import snapshot
 from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
@@ -278,10 +277,9 @@ def _run_on_ranks(context: AttemptContext, workers: int) -> End | None:
 def _rank_main(ranks: Ranks, arguments: dict[str, Any]) -> None:
     """What Ray Train runs on each rank."""
     context = AttemptContext.open(arguments["job_id"], arguments["token"], settings())
-    with at_work(context.settings.drain_file):
-        if ranks.is_first:
-            with context:
-                context.finish(End.of(lambda: train_rank(context, ranks)))
-        else:
-            with context.watching():
-                train_rank(context, ranks)
+    if not ranks.is_first:
+        with context.watching():
+            train_rank(context, ranks)
+        return
+    with context:
+        context.finish(End.of(lambda: train_rank(context, ranks)))
