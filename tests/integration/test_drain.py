@@ -46,7 +46,7 @@ def test_a_training_ends_with_a_checkpoint_before_the_node_goes(
 
     def train_and_drain(context: AttemptContext) -> End | None:
         def pre_stop() -> None:
-            eventually(lambda: job_queue.get(context.job.id).progress)
+            eventually(lambda: (seen := job_queue.get(context.job.id).progress) and seen.kimg)
             waited.append(drain(drain_file, patience_s=PATIENCE_S))
 
         threading.Thread(target=pre_stop).start()
