@@ -6,6 +6,7 @@ KubeRay makes pods of templates in its objects; here they get the labels that it
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sysconfig
 from collections.abc import Iterator
@@ -131,3 +132,12 @@ def settings_of(objects: list[Object]) -> dict[str, str]:
     ]
     data: dict[str, str] = found["data"]
     return data
+
+
+UNITS = {"": 1.0, "m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+def quantity(text: str | int) -> float:
+    """A quantity of Kubernetes in CPUs or bytes."""
+    number, unit = re.fullmatch(r"([0-9.]+)(\w*)", str(text)).groups()  # type: ignore[union-attr]
+    return float(number) * UNITS[unit]

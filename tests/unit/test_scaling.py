@@ -16,7 +16,15 @@ from ray.serve.config import AutoscalingConfig
 from services.serving.app import TARGET_ONGOING, app
 from services.serving.scaling import MAX_GROWTH, desired_replicas
 from shared.settings import Settings
-from tests.manifests import BUILDS, Object, cluster_spec, named, rendered, settings_of
+from tests.manifests import (
+    BUILDS,
+    Object,
+    cluster_spec,
+    named,
+    quantity,
+    rendered,
+    settings_of,
+)
 from tests.scaling import (
     BOOT_S,
     DRAWN_PER_S,
@@ -61,6 +69,28 @@ def test_there_is_a_pod_for_each_replica_that_serve_may_want(build: str) -> None
     assert capacity(ray, "num-cpus") == most
     least = config.serve_min_replicas + config.serve_bulk_min_replicas
     assert group["minReplicas"] == group["replicas"] == least
+
+
+def test_kueues_quota_holds_the_training_cluster_at_its_largest() -> None:
+    objects = rendered("overlays/kueue")
+    spec = named(objects, "RayCluster", "training")["spec"]
+    (resources,) = named(objects, "ClusterQueue", "elmyr")["spec"]["resourceGroups"]
+    quotas = {
+        flavor["name"]: {r["name"]: quantity(r["nominalQuota"]) for r in flavor["resources"]}
+        for flavor in resources["flavors"]
+    }
+    groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+
+    def requests(template: Object, name: str) -> float:
+        (container,) = template["spec"]["containers"]
+        return quantity(container["resources"]["requests"][name])
+
+    for name in ("cpu", "memory"):
+        head = requests(spec["headGroupSpec"]["template"], name)
+        autoscaler = quantity(spec["autoscalerOptions"]["resources"]["requests"][name])
+        workers = {g: requests(w["template"], name) * w["maxReplicas"] for g, w in groups.items()}
+        assert quotas["elmyr-on-demand"][name] >= head + autoscaler + workers["cpu"]
+        assert quotas["elmyr-spot"][name] >= workers["spot"]
 
 
 def direction_changes(counts: Iterable[int]) -> int:
