@@ -3,7 +3,7 @@
 Serve's own rule (ongoing requests / target) takes it that ten times the requests a second are ten
 times the ongoing ones. Here they are not: a batch takes hardly longer than a picture, so that few
 are ongoing until a replica is nearly full, and then all at once many. Under a steady load that rule
-drops replicas that it must start again ten minutes later.
+drops replicas that it must start again minutes later.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def desired_replicas(context: Any) -> tuple[float, dict[str, Any]]:
 
     Serve waits `upscale_delay_s` or `downscale_delay_s` before it follows, and holds the bounds.
     """
-    replicas = context.current_num_replicas
-    if replicas == 0:
-        return context.target_num_replicas, {}  # from none, Serve itself starts the first
-    fullness = context.total_num_requests / replicas / context.config.get_target_ongoing_requests()
+    running, wanted = context.current_num_replicas, context.target_num_replicas
+    if running == 0:
+        return wanted, {}  # from none, Serve itself starts the first
+    fullness = context.total_num_requests / running / context.config.get_target_ongoing_requests()
     if fullness > 1:
-        return replicas * min(fullness, MAX_GROWTH), {}
+        return max(wanted, running * min(fullness, MAX_GROWTH)), {}  # some may still be starting
     if fullness <= SPARE_SHARE:
-        return replicas - 1, {}
-    return replicas, {}
+        return wanted - 1, {}
+    return wanted, {}

@@ -209,11 +209,11 @@ def test_serves_own_rule_would_let_them_come_and_go() -> None:
     assert direction_changes(m.wanted for m in served(serves_own)) > 10
 
 
-def context(replicas: int, requests: float) -> SimpleNamespace:
+def context(replicas: int, requests: float, *, wanted: int | None = None) -> SimpleNamespace:
     config = SimpleNamespace(get_target_ongoing_requests=lambda: TARGET_ONGOING)
     return SimpleNamespace(
         current_num_replicas=replicas,
-        target_num_replicas=replicas,
+        target_num_replicas=wanted or replicas,
         total_num_requests=requests,
         config=config,
     )
@@ -244,6 +244,11 @@ def test_the_rule_grows_by_at_most_twice_and_shrinks_by_at_most_one(
     wanted, state = desired_replicas(context(replicas, requests))
     assert replicas - 1 <= wanted <= MAX_GROWTH * replicas
     assert state == {}
+
+
+@pytest.mark.parametrize("requests", [2.0, 64.0, 65.0, 1e6])
+def test_replicas_that_are_still_starting_are_waited_for(requests: float) -> None:
+    assert desired_replicas(context(2, requests, wanted=6)) == (6, {})
 
 
 def test_from_no_replica_it_changes_nothing() -> None:
