@@ -37,6 +37,13 @@ class Settings(BaseSettings):
     # Ray
     ray_dashboard_url: str = "http://127.0.0.1:8265"
     ray_auth_token: SecretStr = SecretStr("")
+    ray_max_cpus: float = Field(0, ge=0)
+    """CPUs to which an autoscaler may grow the cluster: jobs are admitted against them, and their
+    pending processes bring the nodes. 0: there are those that there are."""
+    ray_max_gpus: float = Field(0, ge=0)
+    """The same of GPUs. Attempts need it as well: by it they choose what the ranks train on."""
+    drain_file: Path | None = None
+    """Through it a node that goes away tells those at work on it (shared/draining.py)."""
 
     # HTTP
     api_host: str = "127.0.0.1"
@@ -80,6 +87,7 @@ class Settings(BaseSettings):
     serve_max_projections: int = Field(8, ge=1)
     """Pictures that a replica may be asked to encode at a time, each about a second's work; beyond
     it 503."""
+    serve_min_replicas: int = Field(1, ge=1)
     serve_max_replicas: int = Field(1, ge=1)
     serve_bulk_min_replicas: int = Field(1, ge=0)
     """0 saves memory between sampling jobs; the first then waits for a process to start."""

@@ -33,6 +33,10 @@ class Resources:
         """What is left; 0 where `other` is more."""
         return Resources(*(max(getattr(self, name) - getattr(other, name), 0) for name in WORDS))
 
+    def __or__(self, other: Resources) -> Resources:
+        """The larger of the two, resource by resource."""
+        return Resources(*(max(getattr(self, name), getattr(other, name)) for name in WORDS))
+
     def lacking(self, there: Resources) -> str | None:
         """The first resource of which `there` is too little for this."""
         return next(

@@ -88,6 +88,7 @@ class Dispatcher:
         self._on_ray: dict[str, RayAttempt] | None = None
         """Ray's word on all attempts; None while it does not answer."""
         self._cluster = Resources()
+        """What the cluster has, or may grow to where that is more."""
         self._ask_ray_at = 0.0
         self._orphans = reconciler.Orphans()
         self._reasons: dict[str, str] = {}
@@ -187,7 +188,8 @@ class Dispatcher:
         if time.monotonic() < self._ask_ray_at:
             return
         self._on_ray = self._ray.attempts()
-        self._cluster = self._ray.capacity()
+        limit = Resources(cpus=self._settings.ray_max_cpus, gpus=self._settings.ray_max_gpus)
+        self._cluster = self._ray.capacity() | limit
         self._ask_ray_at = time.monotonic() + ASK_RAY_S
 
     def _attempt_on_ray(self, job: Job) -> RayAttempt | None:

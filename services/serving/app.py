@@ -23,7 +23,9 @@ MAX_ONGOING = 4096
 
 TARGET_ONGOING = 32
 TARGET_CHUNKS = 2
-"""Ongoing requests per replica that autoscaling aims at."""
+"""Ongoing requests per replica that autoscaling aims at; of `interactive`: from which it grows."""
+DOWNSCALE_DELAY_S = 300.0
+"""One replica less at most as often (scaling.py)."""
 
 
 def _interactive() -> Metered:
@@ -61,7 +63,9 @@ def _keep_grpc_on(host: str) -> None:
     replica.add_port_to_grpc_server = add_local_port
 
 
-def _deployment(name: str, build: Any, *, target: int, min_replicas: int, max_replicas: int) -> Any:
+def _deployment(
+    name: str, build: Any, *, target: int, min_replicas: int, max_replicas: int, **autoscaling: Any
+) -> Any:
     deployment = serve.deployment(
         name=name,
         max_ongoing_requests=MAX_ONGOING,
@@ -74,6 +78,7 @@ def _deployment(name: str, build: Any, *, target: int, min_replicas: int, max_re
             "min_replicas": min_replicas,
             "max_replicas": max(min_replicas, max_replicas, 1),
             "target_ongoing_requests": target,
+            **autoscaling,
         },
     )
     return deployment(serve.ingress(build)()).bind()
@@ -83,8 +88,10 @@ app = _deployment(
     "interactive",
     _interactive,
     target=TARGET_ONGOING,
-    min_replicas=1,
+    min_replicas=settings().serve_min_replicas,
     max_replicas=settings().serve_max_replicas,
+    policy={"policy_function": "services.serving.scaling:desired_replicas"},
+    downscale_delay_s=DOWNSCALE_DELAY_S,
 )
 bulk = _deployment(
     "bulk",

@@ -15,6 +15,7 @@ from services.serving.models import Models
 from services.serving.routes import Routes
 from services.serving.traces import traced
 from shared import metrics, tracing
+from shared.draining import at_work_for_life
 from shared.logs import configure_logs
 from shared.niceness import yield_to_requests
 from shared.settings import Settings
@@ -46,6 +47,7 @@ def _parts(
     tracing.configure(process, settings)
     # One picture in 0.7 ms: more threads cost more than they bring, and roundings may differ.
     torch.set_num_threads(1)
+    at_work_for_life(settings.drain_file)
     store = ObjectStore.from_settings(settings)
     meter = Meter(deployment)
     models = Models(

@@ -8,7 +8,7 @@ import pytest
 
 from services.dispatcher.admission import Resources
 from services.dispatcher.dispatcher import NO_RAY as REASON_NO_RAY
-from services.dispatcher.ray_jobs import RayJobs
+from services.dispatcher.ray_jobs import RayJobs, RayStatus
 from services.local.state import StackState
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -87,6 +87,29 @@ def test_a_job_that_does_not_fit_now_says_so_and_starts_later(
         assert ended(third).state is JobState.SUCCEEDED  # it is not in the way of smaller ones
         job_queue.cancel(job_id)
         assert ended(second).state is JobState.SUCCEEDED
+
+
+def test_a_job_for_which_the_cluster_is_to_grow_waits_in_ray(
+    on_ray: Settings, ray: RayJobs, job_queue: JobQueue, job_id: str
+) -> None:
+    cpus = int(ray.capacity().cpus)
+    growing = on_ray.model_copy(update={"ray_max_cpus": cpus + 1})
+    jobs = [submit(job_queue, f"{job_id}-{i}", behaviour="obey") for i in range(cpus + 2)]
+    with dispatching(growing, ray=ray):
+        for job in jobs[:cpus]:
+            reached(job, JobState.RUNNING)
+        # One more is admitted: its process, which finds no place, is what an autoscaler sees.
+        name = f"{job_id}-{cpus}-1"
+        eventually(lambda: (a := ray.attempts().get(name)) and a.status is RayStatus.PENDING)
+        assert jobs[cpus]().state is JobState.STARTING
+        reason = f"waits for 1 CPU: 0 free of {cpus + 1}"
+        eventually(lambda: jobs[-1]().reason == reason)
+        job_queue.cancel(f"{job_id}-0")
+        reached(jobs[cpus], JobState.RUNNING)
+        for i in range(1, cpus + 2):
+            job_queue.cancel(f"{job_id}-{i}")
+        for job in jobs:
+            assert ended(job).state is JobState.CANCELED
 
 
 def test_a_dead_attempt_is_followed_by_another(

@@ -125,6 +125,16 @@ def test_demand(asked: Job, cluster: Resources, needs: Resources) -> None:
     assert demand(asked, cluster) == needs
 
 
+def test_what_may_come_counts_as_what_is_there() -> None:
+    there, may_come = Resources(cpus=2, gpus=1), Resources(cpus=8)
+    assert there | may_come == Resources(cpus=8, gpus=1)
+    plan = admit([waiting("a", 4)], cluster=there | may_come, held=Resources(cpus=2))
+    assert plan.start == ["a"]
+    # Ranks go to GPUs that are still to come.
+    grown = there | Resources(gpus=2)
+    assert demand(job(JobKind.TRAIN, workers=2), grown) == Resources(gpus=2)
+
+
 amounts = st.integers(0, 6)
 resources = st.builds(Resources, cpus=amounts, gpus=amounts, samplings=amounts)
 demands = resources.filter(lambda need: need != Resources())

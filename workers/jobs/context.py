@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Literal, TypeVar
 
 import structlog
 
+from shared.draining import at_work, is_draining
 from shared.errors import InvalidInput, NotFound, StaleToken, TrainingFailed, Unavailable
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -89,7 +91,8 @@ class End:
 
 @dataclass
 class AttemptContext:
-    """One attempt's view of the world. Use it as a context manager: inside, the heart beats."""
+    """One attempt's view of the world. Use it as a context manager: inside, the heart beats, and
+    the node is not let go before a checkpoint is written."""
 
     job: Job
     token: int
@@ -107,6 +110,7 @@ class AttemptContext:
     _outbox: SimpleQueue[tuple[EventType, dict[str, Any]]] = field(default_factory=SimpleQueue)
     _closing: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _work: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def open(cls, job_id: str, token: int, settings: Settings) -> AttemptContext:
@@ -130,6 +134,7 @@ class AttemptContext:
             StaleToken: a newer attempt owns the job.
         """
         self.runs.take_head(self.job.id, self.token)
+        self._work.enter_context(at_work(self.settings.drain_file))
         self._beat()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
@@ -140,6 +145,7 @@ class AttemptContext:
         if self._thread:
             self._thread.join()
         self._flush()
+        self._work.close()
 
     def should_stop(self) -> StopReason | None:
         """The wish on this job, at most a second old; a plain read."""
@@ -159,6 +165,24 @@ class AttemptContext:
     def progress(self, progress: Progress) -> None:
         """Say how far the job is; sent with the next heartbeat."""
         self._progress = progress
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """For ranks without a heartbeat: when their node is drained, all ranks are to stop."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(HEARTBEAT_S):
+                if is_draining(self.settings.drain_file):
+                    with suppress(StaleToken, Unavailable):
+                        self.queue.interrupt(self.job.id, self.token)
+
+        with at_work(self.settings.drain_file):
+            threading.Thread(target=watch, name="drain-watch", daemon=True).start()
+            try:
+                yield
+            finally:
+                over.set()
 
     def interrupt(self) -> None:
         """SIGTERM from outside: stop at the next step. The queue carries it to the other ranks.
@@ -201,7 +225,7 @@ class AttemptContext:
                 return
 
     def _beat(self) -> None:
-        if self._interrupted:
+        if self._interrupted or is_draining(self.settings.drain_file):
             self._stop = self._stop or "interrupt"
             self.queue.interrupt(self.job.id, self.token)
         progress, self._progress = self._progress, None

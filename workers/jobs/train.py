@@ -284,7 +284,8 @@ def _rank_main(ranks: Ranks, arguments: dict[str, Any]) -> None:
     """What Ray Train runs on each rank."""
     context = AttemptContext.open(arguments["job_id"], arguments["token"], settings())
     if not ranks.is_first:
-        train_rank(context, ranks)
+        with context.watching():
+            train_rank(context, ranks)
         return
     context.observe = TrainingMetrics(context.job.id)
     tracing.configure("attempt", context.settings)

@@ -17,6 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
+from shared.settings import settings
 from workers.training.ranks import Ranks
 
 
@@ -42,11 +43,13 @@ RankMain = Callable[[Ranks, dict[str, Any]], None]
 def launch(rank_main: RankMain, arguments: dict[str, Any], *, workers: int) -> None:
     """Run `rank_main(ranks, arguments)` on `workers` ranks and wait for all of them.
 
-    Gloo on CPU, NCCL where the cluster has GPUs. A failed rank fails all: trying again is the
-    queue's matter, from the newest checkpoint.
+    Gloo on CPU, NCCL where the cluster has GPUs, or may get them. A failed rank fails all: trying
+    again is the queue's matter, from the newest checkpoint.
     """
     ray.init(address="auto", log_to_driver=True)
-    use_gpu = ray.cluster_resources().get("GPU", 0) >= workers
+    # As the dispatcher has reckoned (admission.demand): an autoscaler may have no GPU yet.
+    gpus = max(ray.cluster_resources().get("GPU", 0), settings().ray_max_gpus)
+    use_gpu = gpus >= workers
     trainer = AttemptTrainer(
         _on_rank,
         train_loop_config={"rank_main": rank_main, "arguments": arguments},
@@ -56,7 +59,7 @@ def launch(rank_main: RankMain, arguments: dict[str, Any], *, workers: int) -> N
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         run_config=RunConfig(
             storage_path=tempfile.mkdtemp(prefix="elmyr-train-"),
-            failure_config=FailureConfig(max_failures=0),
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
         ),
     )
     trainer.fit()
