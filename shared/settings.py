@@ -134,3 +134,8 @@ class ClientSettings(BaseSettings):
 def inherited_environment(changes: Mapping[str, str]) -> dict[str, str]:
     """The environment that a child process of this one gets: ours, with `changes`."""
     return {**os.environ, **changes}
+
+
+def default_variable(name: str, value: str) -> None:
+    """Sets for this process a variable that a library reads, unless it has been set."""
+    os.environ.setdefault(name, value)

@@ -7,7 +7,6 @@ HTTP, and runs as well in a plain Python process.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 from shared.errors import TrainingFailed
 from shared.images import Pixels
 from shared.schemas.recipes import Change, CollapseConfig
+from shared.settings import default_variable
 from workers.training.collapse import CollapseWatch
 from workers.training.ranks import Ranks
 from workers.training.replay import Fakes, ReplayRepository
@@ -283,6 +283,6 @@ def deterministic_cpu() -> None:
     full of at the end of a run, are flushed: they are slow and carry nothing."""
     torch.set_num_threads(1)
     # On a GPU torch is not deterministic without, and says so by an error.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    default_variable("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)
