@@ -139,5 +139,5 @@ UNITS = {"": 1.0, "m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30}
 
 def quantity(text: str | int) -> float:
     """A quantity of Kubernetes in CPUs or bytes."""
-    number, unit = re.fullmatch(r"([0-9.]+)(\w*)", str(text)).groups()  # type: ignore[union-attr]
+    number, unit = re.fullmatch(r"([0-9.]+)(\w*)", str(text)).groups()
     return float(number) * UNITS[unit]

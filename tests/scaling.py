@@ -301,7 +301,7 @@ def _serve_decides(
     """What Serve makes of a policy's word (autoscaling_policy._apply_default_params), with our
     clock."""
     context = AutoscalingContext(
-        deployment_id=None,  # type: ignore[arg-type]
+        deployment_id=None,
         deployment_name="interactive",
         app_name="interactive",
         current_num_replicas=running,

@@ -21,7 +21,7 @@ from shared.ids import new_job_id
 from shared.settings import Settings
 from shared.storage.objects import ObjectStore
 from shared.storage.runs import RunStore
-from tests.benchmarks.bench_loop import config_of, data_of
+from tests.benchmarks.bench_loop import config_of, pictures
 from tests.benchmarks.table import print_table
 from workers.recipes.gan import Gan
 from workers.training.checkpoints import CheckpointStore
@@ -34,15 +34,16 @@ TURNS, STEPS, EVERY = 5, 120, 40
 
 def run_s(store: ObjectStore, preset: str, *, checkpoints: bool) -> float:
     """Seconds of STEPS steps; with checkpoints, until the last of them lies in the store."""
-    config = config_of(preset)
-    images = config.num_fakes / 1000
+    images = config_of(preset, {}).images_per_round / 1000
     config = config_of(
         preset,
-        kimg=(STEPS + 1) * images,
-        checkpoint_every_kimg=EVERY * images if checkpoints else 1e6,
-        grid_every_kimg=1e6,
+        {
+            "kimg": (STEPS + 1) * images,
+            "checkpoint_every_kimg": EVERY * images if checkpoints else 1e6,
+            "grid_every_kimg": 1e6,
+        },
     )
-    recipe = Gan(config, data_of(), Ranks())
+    recipe = Gan(config, pictures(), Ranks())
     job_id = new_job_id()
     RunStore(store).take_head(job_id, 1)
     saver = CheckpointStore(store, job_id, 1)

@@ -66,7 +66,7 @@ def _four_classes_lost(gan: Gan) -> None:
 
 def _faster(networks: Sequence[str], times: float, gan: Gan) -> None:
     for name in networks:
-        adam = {"d": gan._d_step.adam, "g": gan._adam_g}[name]
+        adam = {"d": gan._d_step.adam, "g": gan._g_step.adam}[name]
         lr = getattr(gan.config, f"optimizer_{name}").lr * times
         adam._config = adam._config.model_copy(update={"lr": lr})
 

@@ -1,8 +1,8 @@
 """How well pictures of `text-to-image` fit captions that no training has seen.
 
-    .venv/bin/python -m tests.benchmarks.bench_text [KIMG [SEED]]
+    .venv/bin/python -m tests.benchmarks.bench_text [SIZE [KIMG [SEED]]]
 
-Emoji at 32 px, one thread. About one name in ten is held out (`elmyr datasets fetch --split`).
+Emoji at 64 px, one thread. About one name in ten is held out (`elmyr datasets fetch --split`).
 R-precision: how often a picture's own caption is the nearest of 100, which by chance is 1 %. The
 judge has learned from all real pictures, held-out ones too: it has to know what they look like.
 `swapped`: pictures of held-out captions, judged by another's. `moved`: how far another caption
@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from workers.jobs.ingest.decode import decode
 
 from services.local import sources
+from shared.decoding import decode
 from shared.networks.generators import Generator
 from shared.networks.sampling import latents, to_uint8
 from shared.networks.text import SentenceEncoder
@@ -38,8 +38,7 @@ from workers.training.data import TrainingData
 from workers.training.loop import deterministic_cpu
 from workers.training.ranks import Ranks
 
-SIZE = 32
-KIMG, SEED = 120.0, 0
+SIZE, KIMG, SEED = 64, 120, 0
 EVERY_KIMG = 20.0
 JUDGE_STEPS = 1000
 NUM_SEEN = 200
@@ -51,20 +50,20 @@ PICTURES = 4
 def main() -> None:
     """Train, judge every 20 kimg, print a line each time; the first is of real pictures."""
     deterministic_cpu()
-    kimg, seed = (*map(float, sys.argv[1:]), *(KIMG, SEED)[len(sys.argv) - 1 :])
+    size, kimg, seed = (*map(int, sys.argv[1:]), *(SIZE, KIMG, SEED)[len(sys.argv) - 1 :])
     encoder = SentenceEncoder(find_encoder(settings().text_encoder))
-    seen, held_out = emoji(encoder, "train"), emoji(encoder, "test")
+    seen, held_out = (emoji(encoder, split, size) for split in ("train", "test"))
     judge = train_judge(joined(seen, held_out), JUDGE_STEPS, seed=0)
     rows = [["real", "", *(percent(real(judge, part)) for part in (seen, held_out)), "", ""]]
     sys.stderr.write(f"{rows[-1]}\n")
 
     config = resolve_preset(
         "text-to-image",
-        size=SIZE,
+        size=size,
         channels=3,
         num_classes=0,
         has_captions=True,
-        overrides={"seed": int(seed), "kimg": kimg},
+        overrides={"seed": seed, "kimg": kimg},
     )
     recipe = Gan(config, seen, Ranks())
     steps, every = (round(n * 1000 / recipe.images_per_step) for n in (kimg, EVERY_KIMG))
@@ -81,13 +80,13 @@ def main() -> None:
     print_table(["kimg", "s", "seen %", "held out %", "swapped %", "moved"], rows)
 
 
-def emoji(encoder: SentenceEncoder, split: str) -> TrainingData:
+def emoji(encoder: SentenceEncoder, split: str, size: int) -> TrainingData:
     """Pictures of a split with their captions as vectors."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = sources.fetch("emoji", Path(scratch), split=split).path / split
         entries = [json.loads(line) for line in (folder / "metadata.jsonl").open()]
         pictures = [
-            decode((folder / entry["file_name"]).read_bytes(), size=SIZE, channels=3, fit="crop")
+            decode((folder / entry["file_name"]).read_bytes(), size=size, channels=3, fit="crop")
             for entry in entries
         ]
     texts = [entry["text"] for entry in entries]

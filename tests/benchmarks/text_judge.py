@@ -27,7 +27,8 @@ CHANGES = AugmentConfig(flip=True, shift=0.1, cutout=0.0, colour=0.2)
 
 
 class Judge(nn.Module):
-    """Pictures uint8 [n, 3, 32, 32] and sentences' vectors [n, dim] to unit vectors [n, 128]."""
+    """Pictures uint8 [n, 3, H, W], from 32 px on, and sentences' vectors [n, dim] to unit vectors
+    [n, 128]."""
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -38,7 +39,8 @@ class Judge(nn.Module):
             )
             for before, after in itertools.pairwise(WIDTHS)
         ]  # fmt: skip
-        self.image = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(WIDTHS[-1] * 4, DIM))
+        head = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(WIDTHS[-1] * 4, DIM)
+        self.image = nn.Sequential(*blocks, *head)
         self.text = nn.Linear(text_dim, DIM)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ import pytest
 
 from services.client import Client, JobCanceled, JobFailed, WaitTimedOut
 from shared.errors import Conflict, InvalidInput, NotFound, TooLarge, Unauthorized
-from shared.schemas.events import EventType
+from shared.schemas.events import Event, EventType
 from shared.schemas.jobs import JobState, Outcome, StopRequest
 from shared.settings import Settings
 from shared.storage import keys
@@ -108,7 +108,7 @@ def test_events_are_followed_through_a_restart_of_the_api(settings: Settings) ->
         client = Client(live.url, api_key=KEY)
         job = live.start(client.submit("train", SPEC).id)
         events = client.events(job.id)
-        seen = []
+        seen: list[Event] = []
         while not seen or seen[-1].type is not EventType.METRIC:
             if seen and seen[-1].data.get("state") == "running":
                 live.report(job, EventType.METRIC, kimg=1.0)

@@ -45,7 +45,6 @@ class Attempt(AttemptContext):
         super().progress(progress)
 
 
-@ray.remote(num_cpus=1)
 class Lease:
     """Holds the cluster's only CPU."""
 
@@ -61,7 +60,7 @@ def full_cluster() -> Iterator[None]:
             address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
             object_store_memory=2**28,
         )  # fmt: skip
-        lease = Lease.remote()
+        lease = ray.remote(num_cpus=1)(Lease).remote()
         assert ray.get(lease.held.remote())
         yield
         ray.shutdown()

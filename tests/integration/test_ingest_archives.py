@@ -18,7 +18,7 @@ import pytest
 from shared import idx
 from shared.errors import InvalidInput
 from tests.uploads import picture, png, saved, tar_of, zip_of
-from workers.jobs.ingest import archives, folders, parquet, spool
+from workers.jobs.ingest import archives, containers, folders, parquet, spool
 from workers.jobs.ingest import idx as idx_files
 from workers.jobs.ingest.archives import Kind
 from workers.jobs.ingest.spool import Contents, Refusals, Spool
@@ -202,7 +202,7 @@ def test_a_bad_upload_fails_as_a_whole(data: bytes, reason: str, tmp_path: Path)
 def test_a_zip_whose_list_would_fill_the_memory_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives.containers, "MAX_LIST_BYTES", 64 * 2**10)
+    monkeypatch.setattr(containers, "MAX_LIST_BYTES", 64 * 2**10)
 
     with pytest.raises(InvalidInput, match="list of files"):
         Unpacked(zip_of({f"{number}.png": b"" for number in range(2000)}), tmp_path)

@@ -91,14 +91,14 @@ def test_d_is_trained_on_three_pairs() -> None:
     recipe = Gan(config, squares(), Ranks())
     D, ours = copy.deepcopy(recipe.D), recipe._conditions
     reals, numbers = recipe._reals.of(0)
-    images, labels = recipe._generated(0)
-    fakes = recipe._fakes(images.detach(), labels, torch.zeros(()), 0)
+    new = recipe._g_step.make(0)
+    fakes = recipe._fakes(new, 0)
     own = ours.of_reals(numbers, 0, N)
     recipe._train_d(reals, numbers, fakes, step=0, progress=0.0)
 
     with torch.no_grad():
         match = F.relu(1 - D(reals, ours.told(own))).mean()
-        fake = F.relu(1 + D(to_float(fakes.images), ours.told(labels))).mean()
+        fake = F.relu(1 + D(to_float(fakes.images), ours.told(new.labels))).mean()
         mismatch = F.relu(1 + D(reals, ours.mismatched(own, 0, N))).mean()
     assert recipe._sums[0] == pytest.approx((match + fake / 2 + mismatch / 2).item(), rel=1e-5)
 

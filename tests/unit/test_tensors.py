@@ -30,7 +30,7 @@ def arrays(draw: st.DrawFn) -> tuple[str, np.ndarray]:
     """A datatype and an array of it."""
     datatype = draw(st.sampled_from(sorted(values)))
     shape = draw(shapes)
-    array = np.empty(int(np.prod(shape)), DTYPES[datatype])
+    array: np.ndarray = np.empty(int(np.prod(shape)), DTYPES[datatype])
     array[:] = [draw(values[datatype]) for _ in array]
     return datatype, array.reshape(shape)
 
