@@ -13,7 +13,7 @@ from workers.training.loop import Checkpoint, Grid, Metrics
 from workers.training.ranks import Ranks
 from workers.training.reals import to_float
 
-SHORT = {"kimg": 2.4, "checkpoint_every_kimg": 0.8, "grid_every_kimg": 1.2, "report_every_s": 0.01}
+SHORT = {"kimg": 1.2, "checkpoint_every_kimg": 0.4, "grid_every_kimg": 0.6, "report_every_s": 0.01}
 
 
 def held(recipe: Gan) -> dict[str, torch.Tensor]:
@@ -64,12 +64,12 @@ def test_d_that_is_too_sure_sees_more_augmentation(target: float, ends: str) -> 
 def test_a_stop_leaves_a_checkpoint_to_go_on_from() -> None:
     config = tiny("modern", **SHORT)
     whole, _, _ = train_steps(config)
-    _, reports, complete = train_steps(config, stop_at_step=20)
+    _, reports, complete = train_steps(config, stop_at_step=8)
     assert not complete
     last = reports[-1]
     assert isinstance(last, Checkpoint)
     assert last.final
-    assert last.step == 20
+    assert last.step == 8
     resumed, _, complete = train_steps(config, start=last)
     assert complete
     for name, tensor in tensors(whole).items():
@@ -85,11 +85,11 @@ def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from() -> None:
 def test_it_reports_progress_to_the_end() -> None:
     _, reports, _ = train_steps(tiny("modern-conditional", **SHORT))
     metrics = [report for report in reports if isinstance(report, Metrics)]
-    assert metrics[-1].kimg == pytest.approx(2.4, abs=0.07)
+    assert metrics[-1].kimg == pytest.approx(1.2, abs=0.07)
     assert metrics[-1].eta_s == 0
     assert {"loss_d", "loss_g", "variance_fake"} <= metrics[-1].values.keys()
     grids = [report for report in reports if isinstance(report, Grid)]
-    assert [round(grid.kimg, 1) for grid in grids] == [0.0, 1.2, 2.4]
+    assert [round(grid.kimg, 1) for grid in grids] == [0.0, 0.6, 1.2]
     assert grids[0].images.shape == (80, 16, 16, 1)
 
 
@@ -135,8 +135,8 @@ def test_the_bootstrap_teaches_d_to_tell_reals_from_noise() -> None:
 
 
 def test_a_conditional_gan_learns_where_its_classes_lie() -> None:
-    """Squares in four quarters: the bright one is the asked one (0.99 to 1 of them, 3 seeds)."""
-    config = tiny("modern-conditional", **SHORT | {"kimg": 40, "ema_half_life_kimg": 1.0})
+    """Squares in four quarters: the bright one is the asked one (0.94 to 0.98 of them, 5 seeds)."""
+    config = tiny("modern-conditional", **SHORT | {"kimg": 20, "ema_half_life_kimg": 1.0})
     recipe, _, _ = train_steps(config)
     images = torch.from_numpy(recipe.samples()).float()[..., 0]
     labels = torch.tensor([i % 10 % 4 for i in range(80)])
