@@ -43,6 +43,7 @@ RUNS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("with repository", "modern-conditional", {"replay": {"enabled": True}}),
     ("dcgan", "dcgan", {}),
     ("biggan", "biggan", {}),
+    ("in 2 micro-batches", "biggan", {"accumulate": 2}),
     ("text-to-image", "text-to-image", {}),
 )
 PLAIN = ("lecture", "modern", "modern-conditional")
