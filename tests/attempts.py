@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import torch
+from concurrent.futures import ThreadPoolExecutor
 
 from shared.ids import new_job_id
 from shared.queue.jobs import JobQueue
@@ -30,8 +29,15 @@ def run_attempt(
     if wish:
         getattr(queue, wish)(job_id)
     with AttemptContext.open(job_id, 1, settings) as context:
-        end = End.of(lambda: work(context))
-        assert end is not None
+        end = ended(lambda: work(context))
         context.finish(end)
-    torch.set_flush_denormal(False)  # Hypothesis refuses to draw floats while it is on
     return job_id, end
+
+
+def ended(work: Callable[[], End | None]) -> End:
+    """Do the work of a job in a thread of its own: a job makes its thread background work, and lets
+    it flush denormals."""
+    with ThreadPoolExecutor(1) as thread:
+        end = thread.submit(End.of, work).result()
+    assert end is not None
+    return end

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from shared.schemas.jobs import JobKind, JobSubmission, Outcome, Progress
 from shared.settings import Settings
 from shared.storage import datasets, keys
 from shared.storage.objects import ObjectStore
+from tests.attempts import ended
 from tests.uploads import picture, png, png_header, saved, tar_of, zip_of
 from workers.jobs import ingest
 from workers.jobs.context import AttemptContext, End
@@ -45,6 +46,7 @@ class Attempt(AttemptContext):
         super().progress(progress)
 
 
+@ray.remote(num_cpus=1)
 class Lease:
     """Holds the cluster's only CPU."""
 
@@ -60,7 +62,7 @@ def full_cluster() -> Iterator[None]:
             address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
             object_store_memory=2**28,
         )  # fmt: skip
-        lease = ray.remote(num_cpus=1)(Lease).remote()
+        lease = cast(Any, Lease).remote()
         assert ray.get(lease.held.remote())
         yield
         ray.shutdown()
@@ -87,7 +89,7 @@ def run_ingest(
         assert isinstance(context, Attempt)
         context.told = told
         with context:
-            end = End.of(lambda: ingest.run(context))
+            end = ended(lambda: ingest.run(context))
             context.finish(end)
         return end
 
