@@ -19,6 +19,7 @@ from workers.training.augment import NUM_DRAWS, augment
 from workers.training.data import TrainingData
 from workers.training.reals import to_float
 
+SIDE = 32
 DIM, TEMPERATURE = 128, 0.07
 BATCH, LR, WEIGHT_DECAY = 128, 3e-3, 0.1
 WIDTHS = (3, 32, 64, 128, 128)
@@ -27,8 +28,8 @@ CHANGES = AugmentConfig(flip=True, shift=0.1, cutout=0.0, colour=0.2)
 
 
 class Judge(nn.Module):
-    """Pictures uint8 [n, 3, H, W], from 32 px on, and sentences' vectors [n, dim] to unit vectors
-    [n, 128]."""
+    """Pictures uint8 [n, 3, H, W], looked at in 32 px, and sentences' vectors [n, dim] to unit
+    vectors [n, 128]."""
 
     def __init__(self, text_dim: int) -> None:
         super().__init__()
@@ -39,8 +40,8 @@ class Judge(nn.Module):
             )
             for before, after in itertools.pairwise(WIDTHS)
         ]  # fmt: skip
-        head = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(WIDTHS[-1] * 4, DIM)
-        self.image = nn.Sequential(*blocks, *head)
+        head = nn.Flatten(), nn.Linear(WIDTHS[-1] * 4, DIM)
+        self.image = nn.Sequential(nn.AdaptiveAvgPool2d(SIDE), *blocks, *head)
         self.text = nn.Linear(text_dim, DIM)
 
     @torch.no_grad()
