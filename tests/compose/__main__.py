@@ -38,6 +38,7 @@ def main() -> int:
             "SECRETS": str(secrets),
             "BASE_IMAGE": base,
             "PIP_FIND_LINKS": "",
+            "COMPOSE_HTTP_TIMEOUT": "900",  # an engine that copies layers whole takes minutes
         }
         with wheels() as address, told("docker-compose build"):
             System({**environment, "PIP_FIND_LINKS": address}).compose("build", *PARTS)

@@ -32,8 +32,6 @@ def engine() -> Iterator[dict[str, str]]:
             "dockerd",
             [
                 "dockerd",
-                # Works inside containers and small machines as well; copies each layer whole.
-                *("--storage-driver", "vfs"),
                 # Containers find each other on networks of their own, ports go through the proxy.
                 *("--iptables=false", "--bridge=none"),
                 *("-H", where["DOCKER_HOST"]),
