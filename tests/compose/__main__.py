@@ -6,6 +6,7 @@ was started ends with us.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ TESTS = ("tests/acceptance/test_road.py", "tests/compose")
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwinds: all that runs is ended
     with engine() as where, TemporaryDirectory(prefix="elmyr-compose-") as folder:
         secrets = Path(folder) / "secrets"
         subprocess.run([sys.executable, ROOT / "deploy/docker/new_secrets.py", secrets], check=True)

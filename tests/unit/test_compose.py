@@ -50,6 +50,17 @@ def test_a_service_is_contained(name: str) -> None:
 
 
 @every_service
+def test_a_service_writes_to_volumes_and_tmp_only(name: str) -> None:
+    """Of a folder that is not in the image the second start of a container makes root's."""
+    service = SERVICES[name]
+    assert all(re.fullmatch(r"/tmp:size=\d+m", mount) for mount in service.get("tmpfs", []))
+    for volume in service.get("volumes", []):
+        source, _, rest = volume.rpartition(":") if volume.endswith(":ro") else (volume, "", "")
+        named = source.partition(":")[0] in COMPOSE["volumes"] or volume == "/tmp"
+        assert named or rest == "ro", volume
+
+
+@every_service
 def test_a_service_is_limited_and_checked(name: str) -> None:
     service = SERVICES[name]
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
