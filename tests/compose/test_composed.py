@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_prometheus_scrapes_every_part(system: System, environment: dict[str, st
 
     wait_for(lambda: up() == SCRAPED, within_s=120, what=f"all targets are up: {up()}")
     for name in OF_EACH:
-        wait_for(lambda n=name: prometheus.query(n), within_s=120, what=name)
+        wait_for(partial(prometheus.query, name), within_s=120, what=name)
     rules = [rule for group in prometheus.groups() for rule in group["rules"]]
     assert rules
     assert {rule["health"] for rule in rules} == {"ok"}

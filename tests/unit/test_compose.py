@@ -103,7 +103,7 @@ def test_its_secrets_are_files(name: str) -> None:
 
 def test_new_secrets_are_those_that_are_mounted(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
-    script = [sys.executable, ROOT / "deploy/docker/new_secrets.py", folder]
+    script = [sys.executable, str(ROOT / "deploy/docker/new_secrets.py"), str(folder)]
     subprocess.run(script, check=True, capture_output=True)
     made = {path.name for path in folder.iterdir()}
     assert made == COMPOSE["secrets"].keys() | {"api_key"}
