@@ -74,6 +74,11 @@ class System:
         (container,) = self.inspect(part)
         os.kill(container["State"]["Pid"], signal.SIGKILL)
 
+    def started_at(self, part: str) -> str:
+        """When a part's container was started last."""
+        (container,) = self.inspect(part)
+        return str(container["State"]["StartedAt"])
+
     def execute(self, part: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a part's container."""
         words = [*self._compose(), "exec", "-T", part, *command]

@@ -86,12 +86,14 @@ def test_prometheus_scrapes_every_part(system: System, environment: dict[str, st
 def test_a_part_that_crashes_comes_back_and_the_training_goes_on(
     system: System, client: Client, training: str, part: str
 ) -> None:
-    before, attempts = kimg(client, training), len(client.job(training).attempts)
+    attempts = len(client.job(training).attempts)
     with told(f"{part} crashes; all are healthy again"):
+        started_at = system.started_at(part)
         system.crash(part)
-        wait_for(lambda: set(system.health().values()) != {"healthy"}, within_s=60, what="seen")
+        wait_for(lambda: system.started_at(part) != started_at, within_s=120, what="it starts anew")
         system.wait_healthy(within_s=300)
     with told("the training goes on"):
+        before = kimg(client, training)
         wait_for(lambda: kimg(client, training) != before, within_s=300, what="it goes on")
     say(f"       attempts that ended meanwhile: {len(client.job(training).attempts) - attempts}")
 
