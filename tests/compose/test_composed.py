@@ -106,7 +106,8 @@ def training(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     until_type(client.events(job_id), EventType.CHECKPOINT)
     yield job_id
     client.cancel(job_id)
-    assert client.wait(job_id, timeout_s=120).state is JobState.CANCELED
+    canceled = JobState.CANCELED
+    wait_for(lambda: client.job(job_id).state is canceled, within_s=120, what="it is canceled")
 
 
 def kimg(client: Client, job_id: str) -> float:
