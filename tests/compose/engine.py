@@ -47,6 +47,8 @@ def engine() -> Iterator[dict[str, str]]:
     finally:
         with told("the end of the engine"):
             process.stop(grace_s=60)
+            # It leaves its network's namespace mounted.
+            subprocess.run(["umount", folder / "exec/netns/default"], check=False)
             shutil.rmtree(folder, ignore_errors=True)
 
 
