@@ -5,10 +5,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint types imports bench up down
+.PHONY: help setup demo test test-fast lint types imports bench up down compose-test
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## Make .venv with everything in it
 
@@ -45,3 +45,6 @@ up: setup  ## Start the stack in the background
 
 down: setup  ## Stop the stack; its data stays in .elmyr
 	$(BIN)/elmyr down
+
+compose-test: setup  ## Compose the system of containers and walk the road through it (as root; Docker)
+	$(BIN)/python -m tests.compose
