@@ -68,14 +68,15 @@ def run(
     near = manifolds(real[:5000], fake[:5000])
     with torch.no_grad():
         on_reals = recipe.D(to_float(reference.images[:NUM_OLD]))
-        known = [_ordered(on_reals, recipe.D(to_float(old[age]))) for age in AGES]
+        known = [ordered(on_reals, recipe.D(to_float(old[age]))) for age in AGES]
     return [
         way, str(seed), f"{frechet_distance(real, fake):.1f}", f"{near.recall:.3f}",
         f"{near.coverage:.3f}", *(f"{share:.3f}" for share in known),
     ]  # fmt: skip
 
 
-def _ordered(reals: Tensor, fakes: Tensor) -> float:
+def ordered(reals: Tensor, fakes: Tensor) -> float:
+    """The share of pairs of a real and a fake whose logits are in the right order."""
     return (reals[:, None] > fakes[None, :]).float().mean().item()
 
 
