@@ -4,11 +4,12 @@
 
 The lecture's D on Fashion-MNIST at 32 px sees fakes of a G that draws perfect trousers and nothing
 else (A: real ones) for some rounds, then perfect ankle boots (B) for as many, then A again, 256
-rounds in all: a G that hops from mode to mode. With the repository (100 kept, 100 new) and without
-(200 new), equally many fakes a round. Columns are rounds from hop to hop. A cell is how well D
-tells the kind that it has *not* seen as fakes since from real pictures of the other kinds, at the
-end of each stretch of the second half: the share of pairs whose logits are in the right order.
-Below 0.5 it takes the old fakes for more real than reals, and G may hop back.
+rounds in all: a G that hops from mode to mode. With the repository (100 kept, 100 new), without it
+(200 new), and with one that changes slowly (190 kept, 10 new): 200 fakes a round each. Columns are
+rounds from hop to hop. A cell is how well D tells the kind that it has *not* seen as fakes since
+from real pictures of the other kinds, at the end of each stretch of the second half: the share of
+pairs whose logits are in the right order. Below 0.5 it takes the old fakes for more real than
+reals, and G may hop back.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import GanConfig
-from tests.benchmarks.bench_replay import WAYS, ordered
+from tests.benchmarks.bench_replay import WAYS as TWO_WAYS
+from tests.benchmarks.bench_replay import ordered
 from tests.benchmarks.table import print_table
 from tests.benchmarks.trainings import NUM_CLASSES, SIZE, fetched
 from workers.recipes.gan import Gan
@@ -31,10 +33,11 @@ from workers.training.ranks import Ranks
 from workers.training.reals import to_float
 from workers.training.replay import Fakes
 
-SEEDS = (41, 42, 43, 44, 45)
-STRETCHES = (1, 2, 4, 8, 16, 32)
+SEEDS = (41, 42, 43)
+STRETCHES = (4, 16, 32)
 ROUNDS = 256
 KINDS = (1, 9)
+WAYS = {**TWO_WAYS, "slow": {"replay": {"num_new": 10}}}
 HELD_OUT = 500
 
 
@@ -53,7 +56,8 @@ def known(config: GanConfig, stretch: int, seen: TrainingData, reference: Traini
         zeros = torch.zeros(n, dtype=torch.int64)
         fakes = Fakes(pixels, zeros, torch.full_like(zeros, step), torch.zeros(n))
         if recipe.replay:
-            fakes = recipe.replay.add(fakes, step)
+            new = Fakes(*(tensor[: config.replay.num_new] for tensor in vars(fakes).values()))
+            fakes = recipe.replay.add(new, step)
         recipe._train_d(*recipe._reals.of(step), fakes, step=step, progress=0.0)
         if (step + 1) % stretch == 0 and step >= ROUNDS // 2:
             with torch.no_grad():
@@ -68,7 +72,7 @@ def of_kind(data: TrainingData, kind: int) -> Tensor:
 
 
 def main() -> None:
-    """Print a line for each run, then the means of both ways."""
+    """Print a line for each run, then the means of each way."""
     deterministic_cpu()
     seen, reference = fetched()
     rows = []
