@@ -42,7 +42,18 @@ DRAWN_PER_S = {1: 565.0, 8: 1210.0, 64: 2000.0}
 MAX_BACKLOG = 2048.0
 """Beyond it a replica answers 429 (serve_max_waiting_images)."""
 
-LOAD: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "load.json").read_text())
+Load = dict[str, Any]
+"""`jobs`, rows of at_s, kind, workers and runs_s, how long the ranks work once they are placed; and
+`requests_per_s`, of single pictures, one figure a minute."""
+
+
+def load(name: str) -> Load:
+    """A load of tests/data; `about` says where it is from."""
+    answer: Load = json.loads((Path(__file__).parent / "data" / f"{name}.json").read_text())
+    return answer
+
+
+LOAD = load("load")
 
 Bundle = dict[str, float]
 
@@ -176,12 +187,12 @@ class Moment:
     """By group, those included that start."""
 
 
-def training(ray: Object, *, max_cpus: float, until_s: float) -> list[Moment]:
+def training(ray: Object, *, max_cpus: float, until_s: float, load: Load = LOAD) -> list[Moment]:
     """The load's jobs through our admission onto a cluster that scales itself."""
     cluster = Cluster(ray)
     limit = Resources(cpus=max_cpus)
     to_come = deque(
-        (row["at_s"], row["runs_s"], _job(i, row)) for i, row in enumerate(LOAD["jobs"])
+        (row["at_s"], row["runs_s"], _job(i, row)) for i, row in enumerate(load["jobs"])
     )
     waiting: list[tuple[float, float, Job]] = []
     pending: list[tuple[float, Job]] = []
@@ -253,7 +264,12 @@ Policy = Callable[[AutoscalingContext], tuple[float, dict[str, Any]]]
 
 
 def serving(
-    ray: Object, config: ServeAutoscaling, policy: Policy, *, until_s: float
+    ray: Object,
+    config: ServeAutoscaling,
+    policy: Policy,
+    *,
+    until_s: float,
+    load: Load = LOAD,
 ) -> list[ServeMoment]:
     """The load's requests on the interactive deployment, a replica in each pod."""
     cluster = Cluster(ray)
@@ -264,7 +280,8 @@ def serving(
     for now in _ticks(until_s):
         # Requests come, and some wait.
         minute = int(now // 60)
-        per_s = LOAD["requests_per_s"][minute] if minute < len(LOAD["requests_per_s"]) else 0.0
+        per_minute = load["requests_per_s"]
+        per_s = per_minute[minute] if minute < len(per_minute) else 0.0
         running = len(replicas)
         most_per_s = running * max(DRAWN_PER_S.values())
         backlog += (per_s - most_per_s) * TICK_S

@@ -30,9 +30,11 @@ from tests.scaling import (
     DRAWN_PER_S,
     LOAD,
     TICK_S,
+    Load,
     Moment,
     Policy,
     ServeMoment,
+    load,
     ongoing,
     serving,
     training,
@@ -99,13 +101,21 @@ def direction_changes(counts: Iterable[int]) -> int:
     return sum(1 for a, b in itertools.pairwise(steps) if (a > 0) != (b > 0))
 
 
+def simulated(load: Load) -> list[Moment]:
+    ray = named(rendered("base"), "RayCluster", "training")
+    return training(ray, max_cpus=settings("base").ray_max_cpus, until_s=THREE_HOURS_S, load=load)
+
+
 @pytest.fixture(scope="module")
 def trained() -> list[Moment]:
-    ray = named(rendered("base"), "RayCluster", "training")
-    return training(ray, max_cpus=settings("base").ray_max_cpus, until_s=THREE_HOURS_S)
+    return simulated(LOAD)
 
 
 def test_every_job_ends_and_the_training_cluster_is_gone_after_it(trained: list[Moment]) -> None:
+    check_end(trained)
+
+
+def check_end(trained: list[Moment]) -> None:
     last = trained[-1]
     assert (last.waiting, last.pending, last.working) == (0, 0, 0)
     assert last.nodes.total() == 0
@@ -156,7 +166,7 @@ def test_nodes_do_not_come_and_go_while_jobs_wait_for_them(trained: list[Moment]
     assert direction_changes(m.nodes.total() for m in trained) == 5
 
 
-def served(policy: Policy) -> list[ServeMoment]:
+def served(policy: Policy, load: Load = LOAD) -> list[ServeMoment]:
     config = settings("base")
     bounds = {
         "min_replicas": config.serve_min_replicas,
@@ -165,12 +175,25 @@ def served(policy: Policy) -> list[ServeMoment]:
     deployed = app._bound_deployment._deployment_config.autoscaling_config
     scaling = AutoscalingConfig(**deployed.model_dump() | bounds)
     ray = named(rendered("base"), "RayService", "serving")
-    return serving(ray, scaling, policy, until_s=THREE_HOURS_S)
+    return serving(ray, scaling, policy, until_s=THREE_HOURS_S, load=load)
 
 
 @pytest.fixture(scope="module")
 def moments() -> list[ServeMoment]:
     return served(desired_replicas)
+
+
+def test_a_recorded_load_brings_nodes_and_replicas_and_takes_them_down() -> None:
+    recorded = load("recorded_load")
+    trained = simulated(recorded)
+    check_end(trained)
+    for moment in trained:
+        assert 2 * moment.nodes.total() >= moment.held_cpus
+    assert max(moment.nodes.total() for moment in trained) > 0
+    moments = served(desired_replicas, recorded)
+    assert all(m.wanted in range(2, 7) and m.replicas <= m.nodes <= 8 for m in moments)
+    assert direction_changes(m.wanted for m in moments) <= 1
+    assert (moments[-1].wanted, moments[-1].replicas) == (2, 2)
 
 
 def test_the_deployment_scales_by_our_rule() -> None:
