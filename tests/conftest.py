@@ -33,6 +33,12 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("ci")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--elsewhere", action="store_true", help="test the system that ELMYR_URL and others name"
+    )
+
+
 def pytest_configure() -> None:
     """SIGTERM (a time-out from outside) unwinds like Ctrl-C, so that fixtures end their servers. A
     shell that starts us in the background has SIGINT ignored: children would ignore it, too."""
@@ -89,16 +95,22 @@ def event_log(settings: Settings) -> EventLog:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackState]:
+def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StackState]:
     """A whole running stack: Redis, S3, Ray, Serve, API and dispatcher, as `elmyr up` starts it.
 
     The state has the addresses, the key and each part's process id at the start; `status` of its
-    data folder gives the present ones. ELMYR_URL, ELMYR_SERVE_URL and ELMYR_API_KEY name another
-    one, of which only the addresses and the key are known: enough for what speaks HTTP alone.
+    data folder gives the present ones. With --elsewhere it is the one that ELMYR_URL,
+    ELMYR_SERVE_URL and ELMYR_API_KEY name, of which only the addresses and the key are known:
+    enough for what speaks HTTP alone.
     """
     data_dir = tmp_path_factory.mktemp("stack")
-    elsewhere = ClientSettings()
-    if elsewhere.url and elsewhere.serve_url and elsewhere.api_key:
+    if request.config.getoption("--elsewhere"):
+        elsewhere = ClientSettings()
+        assert elsewhere.url
+        assert elsewhere.serve_url
+        assert elsewhere.api_key
         yield StackState(
             state="running",
             api_url=elsewhere.url,

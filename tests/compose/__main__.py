@@ -71,7 +71,7 @@ def walk(environment: dict[str, str], *, api_key: str) -> int:
         "ELMYR_SERVE_URL": f"http://{LOOPBACK}:{environment['SERVE_PORT']}",
         "ELMYR_API_KEY": api_key,
     }
-    pytest = [sys.executable, "-m", "pytest", "-v", "-s", "--timeout=1200", *TESTS]
+    pytest = [sys.executable, "-m", "pytest", "-v", "-s", "--timeout=1200", "--elsewhere", *TESTS]
     with told("pytest"):
         return subprocess.run(
             pytest, cwd=ROOT, env=inherited_environment({**environment, **reach})
