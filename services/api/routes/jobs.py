@@ -61,7 +61,8 @@ def submit_job(
     parts: Elmyr,
     owner: Owner,
     response: Response,
-    validate_only: bool = False,  # noqa: FBT001, FBT002  (a query parameter)
+    *,
+    validate_only: bool = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Job | Response:
     """Submit a job.
