@@ -73,6 +73,13 @@ class Discriminator(nn.Module, ABC):
             logit += product / math.sqrt(h.shape[1]) if scale is None else product * scale
             return logit
 
+    def aligned(self, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Where pictures and texts meet: h [n, numbers] as `read` gives it and texts c
+        [n, text_dim] as unit vectors [n, numbers], in float32 always."""
+        assert self.embedding is not None, "this discriminator knows no texts"
+        with in_float32(h):
+            return F.normalize(h.float(), dim=1), F.normalize(self.embedding(c), dim=1)
+
     def _add_head(self, features: int, num_layers: int) -> None:
         """The linear layers after `features` numbers, and a dropout for each of `num_layers`."""
         config = self.config

@@ -39,6 +39,9 @@ class PenaltyConfig(Frozen):
     """Zero-centred, weight (|grad D by the picture| + |by the text|)^6, on reals with their own
     text (matching-aware, Tao 2020, section 3.3: 2)."""
     every: int = Field(8, ge=1, le=64)
+    contrast_weight: float = Field(0.0, ge=0)
+    """D, for real pictures, and G, for new ones, pay for each that fits another's text better than
+    its own, among CONTRAST_GROUP neighbours (Zhang 2021, section 4)."""
     lecam_weight: float = Field(0.0, ge=0)
     """Pulls the logits of reals to the mean of the fakes' so far, and the other way round, for
     small datasets (LeCam, Tseng 2021)."""
@@ -50,6 +53,10 @@ class PenaltyConfig(Frozen):
     def gradients(self) -> bool:
         """Whether there is any gradient penalty."""
         return bool(self.r1_gamma or self.r2_gamma or self.gp_weight or self.matching_weight)
+
+
+CONTRAST_GROUP = 32
+"""Pictures that are held against each other's texts; so many that a rank must hold together."""
 
 
 class AugmentConfig(Frozen):
@@ -223,6 +230,12 @@ class GanConfig(Frozen):
         return self.replay.capacity if self.replay.enabled else self.num_generated
 
     @property
+    def _unit_d(self) -> int:
+        """Images that a rank must hold together for D."""
+        group = CONTRAST_GROUP if self.penalties.contrast_weight else 1
+        return math.lcm(self.discriminator.unit, group)
+
+    @property
     def images_per_round(self) -> int:
         """Reals in one round, over all ranks."""
         return self.num_fakes * self.num_d_steps
@@ -236,7 +249,7 @@ class GanConfig(Frozen):
             raise ValueError(
                 f"replay.num_new {self.replay.num_new} exceeds num_generated {self.num_generated}"
             )
-        unit = self.discriminator.unit
+        unit = self._unit_d
         if self.num_fakes % unit or self.num_generated % unit:
             raise ValueError(
                 f"discriminator: groups of {unit} images must divide the batches of D and of G"
@@ -254,7 +267,7 @@ class GanConfig(Frozen):
 
         Raises ValueError with the numbers that do not divide.
         """
-        unit_d, micro = self.discriminator.unit, self.accumulate
+        unit_d, micro = self._unit_d, self.accumulate
         for name, n, unit, parts in (
             ("num_generated", self.num_generated, math.lcm(unit_d, self.generator.unit), micro),
             ("fakes in a step of D", self.num_fakes, unit_d, micro),
@@ -318,6 +331,10 @@ CLASHES: tuple[tuple[Callable[[GanConfig], object], str], ...] = (
     (
         lambda gan: gan.penalties.matching_weight and not gan.generator.text_dim,
         "penalties.matching_weight needs a recipe with text",
+    ),
+    (
+        lambda gan: gan.penalties.contrast_weight and not gan.generator.text_dim,
+        "penalties.contrast_weight needs a recipe with text",
     ),
 )
 """What does not go together, and what to say of it."""

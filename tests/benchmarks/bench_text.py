@@ -6,7 +6,8 @@ Emoji at 64 px, one thread. About one name in ten is held out (`elmyr datasets f
 R-precision: how often a picture's own caption is the nearest of 100, which by chance is 1 %. The
 judge has learned from all real pictures, held-out ones too: it has to know what they look like.
 `swapped`: pictures of held-out captions, judged by another's. `moved`: how far another caption
-moves a picture of the same z, over how far another z moves one of the same caption.
+moves a picture of the same z, over how far another z moves one of the same caption. `copied`: what
+the nearest real picture of the training reaches on held-out names.
 """
 
 from __future__ import annotations
@@ -54,8 +55,11 @@ def main() -> None:
     encoder = SentenceEncoder(find_encoder(settings().text_encoder))
     seen, held_out = (emoji(encoder, split, size) for split in ("train", "test"))
     judge = train_judge(joined(seen, held_out), JUDGE_STEPS, seed=0)
-    rows = [["real", "", *(percent(real(judge, part)) for part in (seen, held_out)), "", ""]]
-    sys.stderr.write(f"{rows[-1]}\n")
+    rows = [
+        ["real", "", *(percent(real(judge, part)) for part in (seen, held_out)), "", ""],
+        ["copied", "", "", percent(copied(judge, seen, held_out)), "", ""],
+    ]
+    sys.stderr.write(f"{rows}\n")
 
     config = resolve_preset(
         "text-to-image",
@@ -119,6 +123,15 @@ def captions(data: TrainingData) -> Captions:
 def real(judge: Judge, data: TrainingData) -> float:
     """R-precision of real pictures."""
     return r_precision(judge, data.images, captions(data).rows, captions(data).vectors, seed=0)
+
+
+def copied(judge: Judge, seen: TrainingData, held_out: TrainingData) -> float:
+    """R-precision on held-out captions of the training's own picture whose caption is nearest: what
+    one reaches who only remembers."""
+    likeness = captions(held_out).vectors @ captions(seen).vectors.T
+    _, pictures = captions(seen).rows[None].eq(likeness.argmax(1)[:, None]).max(1)
+    images, texts = seen.images[pictures], captions(held_out).vectors
+    return r_precision(judge, images, torch.arange(len(texts)), texts, seed=0)
 
 
 def judged(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from shared.networks.layers import BatchNorm
+from shared.schemas.recipes import CONTRAST_GROUP
 from workers.training.objectives import OBJECTIVES
 from workers.training.penalties import (
+    contrast,
     gradient_penalty,
     interpolated,
     lecam,
@@ -85,6 +89,20 @@ def test_the_matching_penalty_is_the_sixth_power_of_both_lengths() -> None:
     texts.requires_grad_()
     logits = (images.flatten(1) @ w + texts @ v)[:3]
     assert matching_penalty(logits, images, texts).item() == pytest.approx(1.5**6, rel=1e-4)
+
+
+def test_contrast_asks_which_text_of_a_group_is_a_pictures_own() -> None:
+    """By cosines over 0.1: those of strangers are 0 here, of a picture and its own text 1."""
+    n = CONTRAST_GROUP
+    apart, c = torch.eye(2 * n), torch.arange(2.0 * n)[:, None]
+    sure = contrast(apart, apart, c).item()
+    assert sure == pytest.approx(math.log(1 + (n - 1) * math.exp(-10)), rel=1e-3)
+    assert contrast(apart, apart.roll(n, 0), c).item() == pytest.approx(math.log(n))
+
+
+def test_contrast_takes_any_picture_of_the_same_text_for_right() -> None:
+    pictures, texts = torch.eye(CONTRAST_GROUP), torch.ones(CONTRAST_GROUP, 1)
+    assert contrast(pictures, pictures.roll(1, 0), texts).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_images_of_a_pack_are_interpolated_alike() -> None:

@@ -18,6 +18,7 @@ from workers.training.objectives import OBJECTIVES
 from workers.training.optimizers import FlatAdam
 from workers.training.penalties import (
     LECAM_MOMENTUM,
+    contrast,
     gradient_penalty,
     interpolated,
     lecam,
@@ -149,6 +150,11 @@ class DStep:
         if due and penalties.gp_weight:
             weight = penalties.gp_weight * penalties.every
             loss = loss + weight * self._penalty_between(shown.detach(), batch, counters, step)
+        if penalties.contrast_weight:
+            assert batch.c is not None
+            told = batch.c[: len(real)]
+            fit = contrast(*self._D.aligned(read[: len(real)], told), told)
+            loss = loss + penalties.contrast_weight * fit
         if penalties.lecam_weight:
             loss = loss + penalties.lecam_weight * lecam(real, fake, self.logit_means)
         return loss, real, fake

@@ -17,7 +17,7 @@ from workers.training.counters import Counters, Part, Purpose
 from workers.training.norms import NormStatistics
 from workers.training.objectives import OBJECTIVES
 from workers.training.optimizers import FlatAdam
-from workers.training.penalties import matrices, orthogonality
+from workers.training.penalties import contrast, matrices, orthogonality
 from workers.training.precision import autocast
 from workers.training.ranks import Ranks
 from workers.training.remedies import draw_dropout, set_variance
@@ -129,10 +129,16 @@ class GStep:
                 flipped = (draws < config.label_flip).float()
             shown = self._augmentation(images, counters, step, n=n, parts=(Part.NEW_FAKES,))
             given = variance.expand(len(images)) if config.discriminator.variance_input else None
+            c = None if told is None else told.chunk(parts)[i]
             with autocast(config.precision, images.device):
-                logits = self._D(shown, None if told is None else told.chunk(parts)[i], given)
+                read = self._D.read(shown, given)
+            logits = self._D.judge(read, c)
             pairs = real[i * len(logits) : (i + 1) * len(logits)]
             loss = self._objective.loss_g(pairs, logits, flipped)
+            if config.penalties.contrast_weight:
+                assert c is not None
+                fit = contrast(*self._D.aligned(read, c), c)
+                loss = loss + config.penalties.contrast_weight * fit
             (loss / parts).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean()

@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from shared.networks.layers import GroupwiseNorm
+from shared.schemas.recipes import CONTRAST_GROUP
 
 MATCHING_POWER = 6
 """p of the matching-aware penalty: small gradients are free, steep ones are not (Tao 2020)."""
+
+CONTRAST_TEMPERATURE = 0.1
+"""As in Zhang 2021."""
 
 LECAM_MOMENTUM = 0.01
 """How far each step moves the means that LeCam remembers (a decay of 0.99, Tseng 2021)."""
@@ -71,6 +75,21 @@ def lecam(real: Tensor, fake: Tensor, means: Tensor) -> Tensor:
     """Squared distances of the reals' logits [n] from the mean of the fakes', and the other way
     round (Tseng 2021, equation 4). means [2]: of the logits of reals and of fakes so far."""
     return (real - means[1]).square().mean() + (fake - means[0]).square().mean()
+
+
+def contrast(pictures: Tensor, texts: Tensor, c: Tensor) -> Tensor:
+    """How hard it is to find each picture's text among those of its CONTRAST_GROUP neighbours, and
+    each text's picture: cross-entropy of their cosines (Zhang 2021, equations 2 and 3).
+
+    pictures, texts [n, numbers]: unit vectors; c [n, text_dim]: equal rows are the same text, which
+    is right for all its pictures.
+    """
+    pictures, texts, c = (t.unflatten(0, (-1, CONTRAST_GROUP)) for t in (pictures, texts, c))
+    logits = pictures @ texts.mT / CONTRAST_TEMPERATURE
+    wrong = (c[:, :, None] != c[:, None]).any(-1)
+    right = logits.masked_fill(wrong, -torch.inf)
+    surprises = [logits.logsumexp(dim) - right.logsumexp(dim) for dim in (1, 2)]
+    return torch.stack(surprises).mean()
 
 
 def matrices(network: nn.Module) -> list[Tensor]:
