@@ -28,6 +28,8 @@ NUM_IMAGES = 256
 DRIVER = "workers.attempt"
 RANKS = ("ray::RayTrainWorker", "ray::TrainController", "ray::PlacementGroupCleaner")
 """How Ray names the processes that Ray Train starts for an attempt with several workers."""
+REACHABLE = {psutil.CONN_LISTEN, psutil.CONN_NONE}
+"""TCP that listens, and UDP, which any packet reaches."""
 NEVER = 1e6
 """As `checkpoint_every_kimg`: only a stop and the end leave a checkpoint."""
 
@@ -149,3 +151,17 @@ def _command(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:  # ended meanwhile
         return []
+
+
+def open_to_others(process: psutil.Process) -> list[str]:
+    """What a process listens on beyond loopback."""
+    try:
+        connections = process.net_connections(kind="inet")
+    except psutil.Error:
+        return []  # ended meanwhile
+    return [
+        f"{process.name()} {entry.laddr.ip}:{entry.laddr.port}"
+        for entry in connections
+        if entry.status in REACHABLE
+        and entry.laddr.ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    ]

@@ -19,6 +19,7 @@ from tests.roads import (
     is_state,
     kill_attempt,
     kimg_of,
+    open_to_others,
     spec,
     until,
     until_state,
@@ -106,7 +107,9 @@ def test_a_canceled_job_leaves_no_process(client: Client, stack: StackState, mom
     events = client.events(job.id)
     if moment == "training":
         until_type(events, EventType.METRIC)
-        assert len(attempt_processes(stack, job.id)) >= 3  # the driver and two ranks
+        processes = attempt_processes(stack, job.id)
+        assert len(processes) >= 3  # the driver and two ranks
+        assert [address for process in processes for address in open_to_others(process)] == []
     else:
         until(
             events, lambda event: is_state(event, JobState(moment)) and event.data["attempt"] == 1

@@ -16,10 +16,9 @@ from services.local.marks import marked
 from services.local.stack import start_detached, status
 from services.local.state import StackState
 from shared.errors import Conflict
+from tests.roads import open_to_others
 
 GIB = 2**30
-REACHABLE = {psutil.CONN_LISTEN, psutil.CONN_NONE}
-"""TCP that listens, and UDP, which any packet reaches."""
 
 
 def until(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
@@ -28,20 +27,6 @@ def until(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
-
-
-def open_to_others(process: psutil.Process) -> list[str]:
-    """What a process listens on beyond loopback."""
-    try:
-        connections = process.net_connections(kind="inet")
-    except psutil.Error:
-        return []  # ended meanwhile
-    return [
-        f"{process.name()} {entry.laddr.ip}:{entry.laddr.port}"
-        for entry in connections
-        if entry.status in REACHABLE
-        and entry.laddr.ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-    ]
 
 
 def test_all_parts_run_and_their_addresses_answer(stack: StackState) -> None:
