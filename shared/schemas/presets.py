@@ -141,10 +141,12 @@ def modern_conditional(*, size: int, channels: int, num_classes: int) -> GanConf
 def text_to_image(*, size: int, channels: int, num_classes: int) -> GanConfig:
     """DF-GAN (Tao 2020) on sentence vectors: z and the text modulate each block of G, D is trained
     on three pairs (real and its caption, fake and its caption, real and another's caption) by
-    hinge, with the matching-aware penalty, lazily, and differentiable augmentation (Zhao 2020).
-    Betas, z and D's rate as in the paper, which has 1e-4 for G, for runs that are much longer, and
-    batches of 32. Classes are not used."""
+    hinge, with the matching-aware penalty, lazily, differentiable augmentation (Zhao 2020) and
+    contrast between pictures and texts (XMC-GAN, Zhang 2021). Betas and z as in the paper, which
+    has rates of 1e-4 for G and 4e-4 for D, for runs that are much longer, and batches of 32.
+    Classes are not used."""
     del num_classes
+    optimizer = OptimizerConfig(lr=1.2e-3, beta1=0.0, beta2=0.9, decay_from=0.5)
     return GanConfig(
         preset="text-to-image",
         generator=GeneratorConfig(
@@ -160,9 +162,9 @@ def text_to_image(*, size: int, channels: int, num_classes: int) -> GanConfig:
         ),
         objective="hinge",
         num_generated=64,
-        optimizer_g=OptimizerConfig(lr=4e-4, beta1=0.0, beta2=0.9),
-        optimizer_d=OptimizerConfig(lr=4e-4, beta1=0.0, beta2=0.9),
-        penalties=PenaltyConfig(matching_weight=2.0, every=4),
+        optimizer_g=optimizer,
+        optimizer_d=optimizer,
+        penalties=PenaltyConfig(matching_weight=2.0, every=4, contrast_weight=1.0),
         augment=AugmentConfig(p=0.5),
         replay=ReplayConfig(enabled=False),
         ema_half_life_kimg=11.0,

@@ -41,7 +41,7 @@ class PenaltyConfig(Frozen):
     every: int = Field(8, ge=1, le=64)
     contrast_weight: float = Field(0.0, ge=0)
     """D, for real pictures, and G, for new ones, pay for each that fits another's text better than
-    its own, among CONTRAST_GROUP neighbours (Zhang 2021, section 4)."""
+    its own, among CONTRAST_GROUP neighbours (XMC-GAN, Zhang 2021, section 4.1)."""
     lecam_weight: float = Field(0.0, ge=0)
     """Pulls the logits of reals to the mean of the fakes' so far, and the other way round, for
     small datasets (LeCam, Tseng 2021)."""

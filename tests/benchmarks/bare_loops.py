@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shared.networks.catalog import build_discriminator, build_generator
+from shared.networks.discriminators import Discriminator
 from shared.schemas.recipes import GanConfig
 from workers.training.augment import NUM_DRAWS, augment
 from workers.training.data import TrainingData
-from workers.training.penalties import matching_penalty, matrices, orthogonality
+from workers.training.penalties import contrast, matching_penalty, matrices, orthogonality
 
 Turn = Callable[[], float]
 """Does its steps; returns the seconds that they took."""
@@ -68,11 +69,14 @@ def bare(config: GanConfig, data: TrainingData, steps: int) -> Turn:
                 assert both is not None
                 weight = penalties.matching_weight * penalties.every
                 loss = loss + weight * matching_penalty(real_logits, x, both)
+            loss = loss + _misfit(config, D, read[: len(real)], c_real)
             adam_d.zero_grad()
             loss.backward()
             adam_d.step()
         D.requires_grad_(False)
-        loss = _loss_g(config, real_logits.detach(), D(shown(fake), c))
+        read = D.read(shown(fake), None)
+        loss = _loss_g(config, real_logits.detach(), D.judge(read, c))
+        loss = loss + _misfit(config, D, read, c)
         if penalties.orthogonal_weight:
             loss = loss + penalties.orthogonal_weight * orthogonality(weights)
         adam_g.zero_grad()
@@ -137,6 +141,13 @@ def _blurred(config: GanConfig, c: Tensor | None) -> Tensor | None:
     if c is None or not config.generator.text_dim:
         return c
     return c + config.text_noise * torch.randn_like(c)
+
+
+def _misfit(config: GanConfig, D: Discriminator, read: Tensor, c: Tensor | None) -> Tensor:
+    if not config.penalties.contrast_weight:
+        return read.new_zeros(())
+    assert c is not None
+    return config.penalties.contrast_weight * contrast(*D.aligned(read, c), c)
 
 
 def _joined(c_real: Tensor, c: Tensor, repeat: int) -> Tensor:

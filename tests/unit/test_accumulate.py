@@ -20,6 +20,8 @@ SMALL_GROUPS: dict[str, dict[str, Any]] = {
     "dcgan": {"generator": {"norm_group": 16}, "discriminator": {"norm_group": 16}},
 }
 """Groups of which a micro-batch of a half holds whole ones; those of the others: G's of 16."""
+LARGE_BATCHES: dict[str, dict[str, Any]] = {"text-to-image": {"num_generated": 128}}
+"""Where groups cannot be smaller (CONTRAST_GROUP)."""
 
 
 def config_of(preset: str, overrides: dict[str, Any], **more: Any) -> Any:
@@ -34,7 +36,7 @@ NETWORKS = ("generator", "discriminator")
 @pytest.mark.parametrize(
     ("preset", "overrides"),
     [
-        *((preset, CALM.get(preset, {})) for preset in PRESETS),
+        *((p, CALM.get(p, {}) | LARGE_BATCHES.get(p, {})) for p in PRESETS),
         *(part for name, part in PARTS.items() if name != "micro-batches"),
     ],
     ids=[*PRESETS, *(name for name in PARTS if name != "micro-batches")],

@@ -14,10 +14,12 @@ from workers.recipes.gan import Gan
 from workers.training.conditions import Texts, conditions
 from workers.training.counters import Counters
 from workers.training.data import TrainingData
+from workers.training.penalties import contrast
 from workers.training.ranks import Ranks
 from workers.training.reals import to_float
 
 N = 64
+NO_PENALTY = {"matching_weight": 0, "contrast_weight": 0}
 
 
 def texts(data: TrainingData, ranks: Ranks | None = None) -> Texts:
@@ -87,8 +89,7 @@ def test_each_rank_draws_its_share(method: str) -> None:
 def test_d_is_trained_on_three_pairs() -> None:
     """Tao 2020, section 3.2: max(0, 1 - D(x, e)) + (max(0, 1 + D(G(z), e)) + max(0, 1 + D(x, e')))
     / 2, averaged; here without penalty and augmentation."""
-    config = tiny("text-to-image", penalties={"matching_weight": 0}, augment={"p": 0})
-    recipe = Gan(config, squares(), Ranks())
+    recipe = Gan(tiny("text-to-image", penalties=NO_PENALTY, augment={"p": 0}), squares(), Ranks())
     D, ours = copy.deepcopy(recipe.D), recipe._conditions
     reals, numbers = recipe._reals.of(0)
     new = recipe._g_step.make(0)
@@ -101,6 +102,30 @@ def test_d_is_trained_on_three_pairs() -> None:
         fake = F.relu(1 + D(to_float(fakes.images), ours.told(new.labels))).mean()
         mismatch = F.relu(1 + D(reals, ours.mismatched(own, 0, N))).mean()
     assert recipe._sums[0] == pytest.approx((match + fake / 2 + mismatch / 2).item(), rel=1e-5)
+
+
+def test_d_pays_for_contrast_of_real_pictures_and_g_for_that_of_new_ones() -> None:
+    weight, data = 0.5, squares()
+    losses = {}
+    for contrast_weight in (0, weight):
+        penalties = NO_PENALTY | {"contrast_weight": contrast_weight}
+        config = tiny("text-to-image", penalties=penalties, augment={"p": 0})
+        recipe = Gan(config, data, Ranks())
+        D, ours = copy.deepcopy(recipe.D), recipe._conditions
+        reals, numbers = recipe._reals.of(0)
+        new = recipe._g_step.make(0)
+        loss_g = recipe._g_step(new, torch.zeros(N), step=0, progress=0.0)
+        recipe._train_d(reals, numbers, recipe._fakes(new, 0), step=0, progress=0.0)
+        losses[contrast_weight] = loss_g, recipe._sums[0]
+
+    with torch.no_grad():
+        for loss, images, told in (
+            (0, new.images, ours.told(new.labels)),
+            (1, reals, ours.told(ours.of_reals(numbers, 0, N))),
+        ):
+            expected = weight * contrast(*D.aligned(D.read(images), told), told)
+            paid = losses[weight][loss] - losses[0][loss]
+            assert paid.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_repository_keeps_each_fakes_caption() -> None:

@@ -33,6 +33,7 @@ def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None
         ({"generator": {"text_dim": 8}}, "dcgan takes no text"),
         ({"generator": {"text_dim": 8, "num_classes": 3}}, "one must be 0"),
         ({"penalties": {"matching_weight": 2}}, "needs a recipe with text"),
+        ({"penalties": {"contrast_weight": 1}}, "needs a recipe with text"),
     ],
 )
 def test_parts_that_clash_are_told(overrides: dict, problem: str) -> None:
@@ -46,6 +47,9 @@ def test_text_needs_captions_and_another_objective_than_pairs() -> None:
     with pytest.raises(InvalidInput, match="needs a dataset with captions") as caught:
         resolve_preset("text-to-image", **ask, overrides={})
     assert caught.value.errors[0].pointer == "/spec/dataset"
+    with pytest.raises(InvalidInput) as caught:  # neighbours are held against each other's texts
+        resolve_preset("text-to-image", **ask, has_captions=True, overrides={}, workers=4)
+    assert "is not divisible by 32 x 1 x 4" in caught.value.errors[0].detail
     overrides = {"objective": "relativistic"}
     with pytest.raises(InvalidInput) as caught:
         resolve_preset("text-to-image", **ask, has_captions=True, overrides=overrides)

@@ -17,7 +17,7 @@ MATCHING_POWER = 6
 """p of the matching-aware penalty: small gradients are free, steep ones are not (Tao 2020)."""
 
 CONTRAST_TEMPERATURE = 0.1
-"""As in Zhang 2021."""
+"""A usual one; others were not tried."""
 
 LECAM_MOMENTUM = 0.01
 """How far each step moves the means that LeCam remembers (a decay of 0.99, Tseng 2021)."""
@@ -79,7 +79,8 @@ def lecam(real: Tensor, fake: Tensor, means: Tensor) -> Tensor:
 
 def contrast(pictures: Tensor, texts: Tensor, c: Tensor) -> Tensor:
     """How hard it is to find each picture's text among those of its CONTRAST_GROUP neighbours, and
-    each text's picture: cross-entropy of their cosines (Zhang 2021, equations 2 and 3).
+    each text's picture: cross-entropy of their cosines (the image-text loss of XMC-GAN, Zhang 2021,
+    section 4.1, both ways).
 
     pictures, texts [n, numbers]: unit vectors; c [n, text_dim]: equal rows are the same text, which
     is right for all its pictures.
