@@ -24,7 +24,7 @@ test: lint types imports  ## Everything that CI runs
 	$(BIN)/pytest
 
 test-fast: setup  ## Only the tests without servers
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit --numprocesses auto --dist worksteal
 
 lint: setup  ## Style and format
 	$(BIN)/ruff check .
