@@ -1,9 +1,9 @@
 """The training loop against bare loops of the same networks, and what the repository costs.
 
-    .venv/bin/python -m tests.benchmarks.bench_loop
+    .venv/bin/python -m tests.benchmarks.bench_loop [PRESET ...]
 
 Prints images a second and ratios, all from one run on one thread: the variants take turns,
-and medians are compared.
+and medians are compared. All presets take some ten minutes.
 
 - `of bare`: of the same step by hand, with the same bundle (channels last, one D pass, the fakes'
   graph reused, fused Adam), without repository, counters, statistics and reports.
@@ -119,6 +119,8 @@ def main() -> None:
     deterministic_cpu()
     data, rows = pictures(), []
     for name, preset, overrides in RUNS:
+        if sys.argv[1:] and preset not in sys.argv[1:]:
+            continue
         config = config_of(preset, overrides)
         replay_s: list[float] = []
         turns = {"elmyr": elmyr(config, data, replay_s), "bare": bare(config, data, STEPS)}
