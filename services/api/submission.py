@@ -24,7 +24,7 @@ from shared.inception import find_inception
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission
 from shared.schemas.models import ModelCard
-from shared.schemas.presets import PRESETS, resolve_preset
+from shared.schemas.presets import PRESETS
 from shared.schemas.specs import (
     SPECS,
     EncodeSpec,
@@ -160,16 +160,7 @@ def _train(
     if _dataset_will_come(after, spec):
         return spec, None  # its size is not known yet: the attempt resolves the preset
     manifest = _manifest(parts, spec)
-    config = resolve_preset(
-        spec.preset,
-        scale=spec.scale,
-        size=manifest.size,
-        channels=manifest.channels,
-        num_classes=manifest.num_classes,
-        has_captions=manifest.has_captions,
-        overrides=spec.overrides(),
-        workers=spec.workers,
-    )
+    config = spec.resolved(manifest)
     if config.generator.text_dim:
         find_encoder(parts.settings.text_encoder, pointer="/spec/preset")
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def without_client_server(ray_params: Any, head: bool) -> None:  # noqa: FBT001
+def without_client_server(ray_params: Any, head: bool) -> None:  # noqa: FBT001 - Ray calls it
     """No Ray Client server, a process and an open port that nobody uses here.
 
     The command line can move its port but not switch it off.

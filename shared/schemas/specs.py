@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from shared.ids import Name
+from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import JobKind
 from shared.schemas.networks import MAX_SIZE, Frozen
-from shared.schemas.presets import Scale
+from shared.schemas.presets import Scale, resolve_preset
+from shared.schemas.recipes import GanConfig
 from shared.text import MAX_PROMPT_CHARS
 
 ModelRef = Annotated[
@@ -62,6 +64,23 @@ class TrainSpec(Frozen):
         """`config` with the spec's own kimg and seed."""
         own = {"seed": self.seed} | ({"kimg": self.kimg} if self.kimg else {})
         return own | self.config
+
+    def resolved(self, dataset: DatasetManifest) -> GanConfig:
+        """The recipe's full configuration for a dataset.
+
+        Raises:
+            InvalidInput: a value does not fit the preset, the dataset or the number of workers.
+        """
+        return resolve_preset(
+            self.preset,
+            scale=self.scale,
+            size=dataset.size,
+            channels=dataset.channels,
+            num_classes=dataset.num_classes,
+            has_captions=dataset.has_captions,
+            overrides=self.overrides(),
+            workers=self.workers,
+        )
 
 
 class SampleSpec(Frozen):

@@ -17,7 +17,6 @@ from shared.niceness import yield_to_requests
 from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Outcome
 from shared.schemas.models import GENERATOR_TASKS, ModelCard, SnapshotConfig, Task
-from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import Change, GanConfig
 from shared.schemas.specs import TrainSpec
 from shared.storage import datasets, documents
@@ -47,7 +46,7 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
 
     # Read the dataset and the configuration.
     dataset = datasets.manifest(context.store, spec.dataset, spec.dataset_version)
-    config = resolved(spec, dataset)
+    config = spec.resolved(dataset)
     pictures = data.load(context.store, dataset)
     if config.generator.text_dim:
         folder = context.settings.text_encoder
@@ -123,24 +122,6 @@ def train_rank(context: AttemptContext, ranks: Ranks) -> End:
         ),
     )
     return End(Outcome.SUCCEEDED, result=held.result)
-
-
-def resolved(spec: TrainSpec, dataset: DatasetManifest) -> GanConfig:
-    """The recipe's full configuration for this spec and dataset.
-
-    Raises:
-        InvalidInput: a value does not fit the preset, the dataset or the number of workers.
-    """
-    return resolve_preset(
-        spec.preset,
-        scale=spec.scale,
-        size=dataset.size,
-        channels=dataset.channels,
-        num_classes=dataset.num_classes,
-        has_captions=dataset.has_captions,
-        overrides=spec.overrides(),
-        workers=spec.workers,
-    )
 
 
 def _score(

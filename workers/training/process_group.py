@@ -31,7 +31,8 @@ def meet(ip: str) -> tuple[str, int]:
 
 
 def join(rank: int, size: int, address: tuple[str, int], device: torch.device) -> None:
-    """Wait for all ranks; NCCL between GPUs, else gloo."""
+    """Wait for all ranks; NCCL between GPUs, else gloo. Raises torch's DistError when one does not
+    come within TIMEOUT."""
     listening = _listening.pop().detach() if rank == 0 else None
     store = TCPStore(*address, size, rank == 0, TIMEOUT, master_listen_fd=listening)
     on_gpu = device.type == "cuda"
