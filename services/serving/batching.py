@@ -1,8 +1,8 @@
 """Micro-batches: what waits goes together, and nobody waits for company.
 
-A batch starts as soon as the one before has ended, with all that has come in since: an idle model
-answers at once, a busy one in larger batches. Work is done in a thread, so that the event loop
-(HTTP, health checks) never stalls. What the work is, is not known here.
+A batch starts as soon as the answers of the one before are sent, with all that has come in since:
+an idle model answers at once, a busy one in larger batches. Work is done in a thread, so that the
+event loop (HTTP, health checks) never stalls. What the work is, is not known here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 RETRY_AFTER_S = 1.0
+
+TURNS = 8
+"""Of the event loop between two batches: it sends the answers of one and reads the next requests.
+Work and event loop share the interpreter's lock: side by side they take as long as in turn, and
+batches are smaller. With 8 or 64 callers this makes 1.2 to 1.3 times the pictures a second; twice
+as many turns make no more."""
 
 
 class WaitingRoom:
@@ -102,6 +108,8 @@ class Batcher(Generic[Item, Answer]):
                 for waiting, answer in zip(batch, answers, strict=True):
                     if not waiting.answer.done():
                         waiting.answer.set_result(answer)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         self._worker = None
 
     def _next_batch(self) -> list[_Waiting[Item, Answer]]:

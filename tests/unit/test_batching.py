@@ -92,6 +92,22 @@ def test_an_idle_batcher_answers_at_once(executor: ThreadPoolExecutor) -> None:
     assert work.batches == [[2], [3]]
 
 
+def test_who_asks_again_at_once_is_in_the_next_batch(executor: ThreadPoolExecutor) -> None:
+    work = Work()
+
+    async def submit(batcher: Batcher[int, int]) -> None:
+        async def ask(item: int) -> None:
+            for _ in range(3):
+                await batcher.submit(item)
+                for _ in range(4):  # passes of the loop that an answer and a request take
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(ask(item) for item in range(1, 6)))
+
+    run_held(work, executor, submit)
+    assert [len(batch) for batch in work.batches] == [1, 4, 4, 4, 3]
+
+
 def test_a_failed_batch_fails_its_callers_and_no_other(executor: ThreadPoolExecutor) -> None:
     work = Work()
 
