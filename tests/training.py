@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import GanConfig
 from shared.text import TEXT_DIM
 from workers.recipes.gan import Gan
+from workers.training import process_group
 from workers.training.captions import Captions
 from workers.training.data import TrainingData
 from workers.training.loop import Checkpoint, Grid, Metrics, deterministic_cpu, train
@@ -192,34 +191,34 @@ def run_rounds(config: GanConfig, ranks: Ranks, rounds: int) -> tuple[Gan, list[
     return recipe, history
 
 
-def on_two_ranks(config: GanConfig, rounds: int, folder: Path) -> dict[str, Any]:
+def on_two_ranks(config: GanConfig, rounds: int) -> dict[str, Any]:
     """The same run on two processes with gloo between them: what the first rank saw of it."""
     context = torch.multiprocessing.get_context("spawn")
-    answers = context.SimpleQueue()
+    address, answers = context.SimpleQueue(), context.SimpleQueue()
     ranks = [
-        context.Process(target=_rank, args=(rank, folder, config, rounds, answers))
+        context.Process(target=_rank, args=(rank, address, config, rounds, answers))
         for rank in range(2)
     ]
     for process in ranks:
         process.start()
     answer = answers.get()
     for process in ranks:
-        process.join(60)
+        if isinstance(answer, str):
+            process.kill()  # it may wait for the one that has failed
+        process.join()
     if isinstance(answer, str):
         raise AssertionError(answer)
     return answer
 
 
-def _rank(rank: int, folder: Path, config: GanConfig, rounds: int, answers: Any) -> None:
+def _rank(rank: int, address: Any, config: GanConfig, rounds: int, answers: Any) -> None:
     try:
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{folder / 'rendezvous'}",
-            rank=rank,
-            world_size=2,
-            timeout=datetime.timedelta(seconds=60),
-        )
-        recipe, history = run_rounds(config, Ranks(rank, 2), rounds)
+        if rank == 0:
+            place = process_group.meet("127.0.0.1")
+            for _ in range(2):  # each rank takes one
+                address.put(place)
+        process_group.join(rank, 2, address.get(), torch.device("cpu"))
+        recipe, history = run_rounds(config, process_group.ranks(torch.device("cpu")), rounds)
         replay = recipe.replay.state() if recipe.replay else None
         if rank == 0:
             answers.put(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -19,10 +17,10 @@ ROUNDS = 50
     [*((preset, CALM.get(preset, {})) for preset in PRESETS), *PARTS.values()],
     ids=[*PRESETS, *PARTS],
 )
-def test_losses_and_repository_are_the_same(preset: str, overrides: dict, tmp_path: Path) -> None:
+def test_losses_and_repository_are_the_same(preset: str, overrides: dict) -> None:
     config = tiny(preset, **overrides)
     one, history = run_rounds(config, Ranks(), ROUNDS)
-    two = on_two_ranks(config, ROUNDS, tmp_path)
+    two = on_two_ranks(config, ROUNDS)
     for name in ("loss_d", "loss_g"):
         ours = [means[name] for means in history]
         theirs = [means[name] for means in two["history"]]
