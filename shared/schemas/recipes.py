@@ -116,6 +116,9 @@ LADDER: tuple[Change, ...] = ("rates", "penalties", "afresh")
 """What is changed after the first collapse, the second, the third. A run that was never healthy has
 nothing to go back to: it starts afresh first."""
 
+RATES_FACTOR = 0.7
+"""What is left of the learning rates after such a change; a half cost more (docs/collapse.md)."""
+
 
 class BootstrapConfig(Frozen):
     """Before the first round D learns to tell random images from real ones.
@@ -196,20 +199,20 @@ class GanConfig(Frozen):
     def changed(self, change: Change) -> GanConfig:
         """The configuration with which the run goes on after a recovery.
 
-        `rates`: learning rates halved. `penalties`: gradient penalties on reals and fakes doubled,
-        at least 0.1. `afresh`: new networks, from orthogonal weights.
+        `rates`: learning rates times RATES_FACTOR. `penalties`: gradient penalties on reals and
+        fakes doubled, at least 0.1. `afresh`: new networks, from orthogonal weights.
         """
         changes = {"changes": [*self.changes, change]}
         match change:
             case "rates":
-                halved = {
-                    name: optimizer.model_copy(update={"lr": optimizer.lr / 2})
+                lowered = {
+                    name: optimizer.model_copy(update={"lr": optimizer.lr * RATES_FACTOR})
                     for name, optimizer in (
                         ("optimizer_g", self.optimizer_g),
                         ("optimizer_d", self.optimizer_d),
                     )
                 }
-                return self.model_copy(update=changes | halved)
+                return self.model_copy(update=changes | lowered)
             case "penalties":
                 gammas = {
                     name: max(2 * getattr(self.penalties, name), 0.1)

@@ -85,10 +85,10 @@ def test_the_status_line_says_what_is_known(data: dict[str, Any], line: str) -> 
                 kimg=62.5,
                 alarms=["variance_within", "gradient_similarity"],
                 signs={"variance_within": 0.01, "gradient_similarity": 0.98, "sureness_d": 0.4},
-                action="back to 50.0 kimg with halved learning rates",
+                action="back to 50.0 kimg with lower learning rates",
             ),
             "kimg 62.5: collapsed (variance_within 0.01, gradient_similarity 0.98); "
-            "back to 50.0 kimg with halved learning rates",
+            "back to 50.0 kimg with lower learning rates",
         ),
     ],
 )

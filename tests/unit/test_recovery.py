@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shared.errors import TrainingFailed
 from shared.images import Pixels
-from shared.schemas.recipes import LADDER, Change, GanConfig
+from shared.schemas.recipes import LADDER, RATES_FACTOR, Change, GanConfig
 from tests.training import tiny
 from workers.training.loop import Checkpoint, Collapse, Report
 from workers.training.ranks import Ranks
@@ -109,7 +109,7 @@ def test_it_goes_back_to_the_newest_healthy_state_with_one_change() -> None:
     assert hopeless is None
     assert [recipe.restored_at for recipe in born] == [0, 8]
     assert born[1].config.changes == ["rates"]
-    assert told(reports) == ["back to 0.5 kimg with halved learning rates"]
+    assert told(reports) == ["back to 0.5 kimg with lower learning rates"]
     assert saved(reports)[-1] == (1, 20)
 
 
@@ -172,8 +172,8 @@ def test_only_watched_it_goes_on() -> None:
 
 def test_changes_are_changes_of_the_configuration() -> None:
     rates = BASE.changed("rates")
-    assert rates.optimizer_d.lr == BASE.optimizer_d.lr / 2
-    assert rates.optimizer_g.lr == BASE.optimizer_g.lr / 2
+    assert rates.optimizer_d.lr == BASE.optimizer_d.lr * RATES_FACTOR
+    assert rates.optimizer_g.lr == BASE.optimizer_g.lr * RATES_FACTOR
     penalties = rates.changed("penalties").penalties
     assert (penalties.r1_gamma, penalties.r2_gamma) == (0.2, 0.2)
     assert tiny("lecture").changed("penalties").penalties.r1_gamma == 0.1

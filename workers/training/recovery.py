@@ -21,7 +21,7 @@ NUM_HEALTHY = 2
 """States to go back to: the newest may have been ill already, and then the one before is taken."""
 
 CHANGES: dict[Change, str] = {
-    "rates": "halved learning rates",
+    "rates": "lower learning rates",
     "penalties": "stronger gradient penalties",
     "afresh": "new networks",
 }
