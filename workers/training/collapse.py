@@ -129,7 +129,7 @@ def _by_class(rows: Tensor, c: Tensor | None, num_classes: int) -> Tensor:
 
 
 LIMITS: dict[str, Callable[[float, float], bool]] = {
-    "variance_within": lambda value, lowest: value < 0.1,
+    "variance_within": lambda value, lowest: value < 0.2,
     "gradient_similarity": lambda value, lowest: value > 0.9,
     "sureness_d": lambda value, lowest: value > 0.95,
     "mean_distance": lambda value, lowest: value > min(max(0.15, 4 * lowest), 1),
