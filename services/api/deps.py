@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import product
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -13,7 +14,7 @@ from shared.ids import JobId
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
 from shared.schemas.datasets import DatasetManifest
-from shared.schemas.jobs import Job
+from shared.schemas.jobs import FINAL_STATES, Job, JobKind, JobState
 from shared.schemas.models import ModelCard
 from shared.settings import Settings
 from shared.storage import datasets
@@ -54,6 +55,16 @@ class Parts:
             manifest_of=lru_cache(NUM_KEPT)(partial(datasets.manifest, store)),
             card_of=lru_cache(NUM_KEPT)(registry.card),
         )
+
+    def unfinished(self, *kinds: JobKind) -> Iterator[Job]:
+        """The jobs of these kinds that have not ended."""
+        for kind, state in product(kinds, set(JobState) - FINAL_STATES):
+            cursor = None
+            while True:
+                jobs, cursor = self.queue.list(kind=kind, state=state, cursor=cursor, limit=100)
+                yield from jobs
+                if cursor is None:
+                    break
 
 
 async def _parts(request: Request) -> Parts:

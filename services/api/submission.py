@@ -219,7 +219,10 @@ def _manifest(parts: Parts, spec: TrainSpec | EncodeSpec | EvaluateSpec) -> Data
         return datasets.manifest(parts.store, spec.dataset, spec.dataset_version)
     except NotFound as error:
         there = ", ".join(found.name for found in datasets.list_datasets(parts.store)) or "none"
-        detail = f"{error.detail}; there are: {there}"
+        maker = None
+        if spec.dataset_version is None:
+            maker = _made_by(parts, JobKind.INGEST, "dataset", spec.dataset)
+        detail = f"{error.detail}; {maker or f'there are: {there}'}"
         raise _at("/spec/dataset", NotFound, detail) from error
 
 
@@ -227,7 +230,17 @@ def _card(parts: Parts, ref: str) -> ModelCard:
     try:
         return parts.card_of(*parts.registry.resolve(ref))
     except NotFound as error:
-        raise _at("/spec/model", NotFound, error.detail) from error
+        maker = _made_by(parts, JobKind.TRAIN, "model", ref)
+        detail = f"{error.detail}; {maker}" if maker else error.detail
+        raise _at("/spec/model", NotFound, detail) from error
+
+
+def _made_by(parts: Parts, kind: JobKind, field: str, name: str) -> str | None:
+    """Which job is to make the dataset or model of this name, and what to do about it."""
+    for job in parts.unfinished(kind):
+        if job.spec[field] == name:
+            return f"job {job.id} is to make it: wait for it, or name it in `after`"
+    return None
 
 
 def _pinned(card: ModelCard) -> str:

@@ -126,13 +126,19 @@ def test_a_dataset_or_model_may_be_made_by_a_job_before(live: Live, http: httpx2
         JobSubmission(kind=JobKind.INGEST, spec={"dataset": "shoes"}),
         owner="tester",
     )
-    train = BODY | {"spec": SPEC | {"dataset": "shoes"}, "after": [ingest.id]}
+    train = BODY | {"spec": SPEC | {"dataset": "shoes"}}
+    too_soon = problem(http.post("/v1/jobs", json=train), 404, "NOT_FOUND")
+    assert f"{ingest.id} is to make it" in too_soon["detail"]
+    train["after"] = [ingest.id]
     assert http.post("/v1/jobs?validate_only=true", json=train).json()["config"] is None
     made = http.post("/v1/jobs", json=train).json()
     assert ingest.id in made["reason"]
     sample = {"kind": "sample", "spec": {"model": "tailor", "n": 3}, "after": [made["id"]]}
     assert http.post("/v1/jobs", json=sample).status_code == 202
-    problem(http.post("/v1/jobs", json=sample | {"after": [ingest.id]}), 404, "NOT_FOUND")
+    too_soon = problem(
+        http.post("/v1/jobs", json=sample | {"after": [ingest.id]}), 404, "NOT_FOUND"
+    )
+    assert f"{made['id']} is to make it" in too_soon["detail"]
     for kind in ("evaluate", "encode"):
         both = sample | {"kind": kind, "spec": {"model": "tailor", "dataset": "garments"}}
         spec = http.post("/v1/jobs", json=both).json()["spec"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -21,7 +20,7 @@ from services.api.urls import job_url, with_urls
 from shared.errors import Conflict, InvalidInput, NotFound, TooLarge, Unauthorized, Unavailable
 from shared.ids import Name, new_job_id
 from shared.schemas.datasets import DatasetManifest
-from shared.schemas.jobs import FINAL_STATES, Job, JobKind, JobState
+from shared.schemas.jobs import Job, JobKind
 from shared.schemas.networks import MAX_SIZE
 from shared.schemas.specs import IngestSpec
 from shared.storage import datasets, keys
@@ -141,18 +140,7 @@ def get_dataset(
 )
 def delete_dataset(name: Name, parts: Elmyr) -> None:
     """Delete every version of a dataset. 409: a job that has not ended reads it."""
-    for kind, state in itertools.product(READERS, set(JobState) - FINAL_STATES):
-        for job in _jobs(parts, kind, state):
-            if job.spec["dataset"] == name:
-                raise Conflict(f"job {job.id} is {state} and reads dataset {name}")
+    for job in parts.unfinished(*READERS):
+        if job.spec["dataset"] == name:
+            raise Conflict(f"job {job.id} is {job.state} and reads dataset {name}")
     datasets.delete(parts.store, name)
-
-
-def _jobs(parts: Parts, kind: JobKind, state: JobState) -> list[Job]:
-    found: list[Job] = []
-    cursor = None
-    while True:
-        jobs, cursor = parts.queue.list(kind=kind, state=state, cursor=cursor, limit=100)
-        found += jobs
-        if cursor is None:
-            return found
