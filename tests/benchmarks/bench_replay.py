@@ -3,7 +3,8 @@
     .venv/bin/python -m tests.benchmarks.bench_replay [SEED ...]
 
 The lecture's GAN on Fashion-MNIST at 32 px, 300 kimg, with the repository of 200 (100 kept, 100
-new) and without it (200 new fakes a round): equally many reals, fakes and steps. One thread a run,
+new), with one that changes slowly (190 kept, 10 of the 100 new), and without it (200 new fakes a
+round): equally many reals, fakes and steps. One thread a run,
 two runs at a time. `known` is how well the D of the end still tells reals from fakes that G made
 when the run was so many kimg old: the share of pairs of a real and a fake whose logits are in the
 right order (0.5: it knows nothing of them any more).
@@ -38,6 +39,7 @@ AGES = (30, 75, 150, 225, 270)
 N, NUM_OLD = 10_000, 500
 WAYS: dict[str, dict[str, Any]] = {
     "with": {},
+    "slow": {"replay": {"num_new": 10}},
     "without": {"replay": {"enabled": False}, "num_generated": 200},
 }
 
@@ -81,7 +83,7 @@ def ordered(reals: Tensor, fakes: Tensor) -> float:
 
 
 def main() -> None:
-    """Print a line for each run, then the means of both ways."""
+    """Print a line for each run, then the means of each way."""
     deterministic_cpu()
     seen, reference = fetched()
     weights = yardstick_arrays(train_yardstick(seen, NUM_CLASSES, seed=0, on_step=lambda: None))
