@@ -203,9 +203,8 @@ def on_two_ranks(config: GanConfig, rounds: int) -> dict[str, Any]:
         process.start()
     answer = answers.get()
     for process in ranks:
-        if isinstance(answer, str):
-            process.kill()  # it may wait for the one that has failed
-        process.join()
+        process.join(0 if isinstance(answer, str) else 60)
+        process.kill()  # it may wait for the one that has failed
     if isinstance(answer, str):
         raise AssertionError(answer)
     return answer

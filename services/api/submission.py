@@ -218,25 +218,27 @@ def _manifest(parts: Parts, spec: TrainSpec | EncodeSpec | EvaluateSpec) -> Data
             return parts.manifest_of(spec.dataset, datasets.latest(parts.store, spec.dataset))
         return datasets.manifest(parts.store, spec.dataset, spec.dataset_version)
     except NotFound as error:
-        there = ", ".join(found.name for found in datasets.list_datasets(parts.store)) or "none"
-        maker = None
+        hint = None
         if spec.dataset_version is None:
-            maker = _made_by(parts, JobKind.INGEST, "dataset", spec.dataset)
-        detail = f"{error.detail}; {maker or f'there are: {there}'}"
-        raise _at("/spec/dataset", NotFound, detail) from error
+            hint = _made_by(parts, JobKind.INGEST, "dataset", spec.dataset)
+        if hint is None:
+            names = [found.name for found in datasets.list_datasets(parts.store)]
+            hint = f"there are: {', '.join(names) or 'none'}"
+        raise _at("/spec/dataset", NotFound, f"{error.detail}; {hint}") from error
 
 
 def _card(parts: Parts, ref: str) -> ModelCard:
     try:
         return parts.card_of(*parts.registry.resolve(ref))
     except NotFound as error:
-        maker = _made_by(parts, JobKind.TRAIN, "model", ref)
-        detail = f"{error.detail}; {maker}" if maker else error.detail
+        hint = _made_by(parts, JobKind.TRAIN, "model", ref)
+        detail = f"{error.detail}; {hint}" if hint else error.detail
         raise _at("/spec/model", NotFound, detail) from error
 
 
 def _made_by(parts: Parts, kind: JobKind, field: str, name: str) -> str | None:
-    """Which job is to make the dataset or model of this name, and what to do about it."""
+    """Which job is to make the dataset or model of this name, and what to do about it; None when
+    none is."""
     for job in parts.unfinished(kind):
         if job.spec[field] == name:
             return f"job {job.id} is to make it: wait for it, or name it in `after`"

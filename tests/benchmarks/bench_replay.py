@@ -4,10 +4,10 @@
 
 The lecture's GAN on Fashion-MNIST at 32 px, 300 kimg, with the repository of 200 (100 kept, 100
 new), with one that changes slowly (190 kept, 10 of the 100 new), and without it (200 new fakes a
-round): equally many reals, fakes and steps. One thread a run,
-two runs at a time. `known` is how well the D of the end still tells reals from fakes that G made
-when the run was so many kimg old: the share of pairs of a real and a fake whose logits are in the
-right order (0.5: it knows nothing of them any more).
+round): equally many reals, fakes and steps. One thread a run, two runs at a time. `known` is how
+well the D of the end still tells reals from fakes that G made when the run was so many kimg old:
+the share of pairs of a real and a fake whose logits are in the right order (0.5: it knows nothing
+of them any more).
 """
 
 from __future__ import annotations

@@ -82,6 +82,8 @@ def test_signs_start_anew_after_each_look() -> None:
 WELL = {"variance_within": 0.9, "gradient_similarity": 0.2, "mean_distance": 0.02}
 ILL = {"variance_within": 0.01, "gradient_similarity": 0.95, "mean_distance": 0.02}
 DIRTY = {"variance_within": 0.01, "gradient_similarity": 0.2, "mean_distance": 0.02}
+FADING = {"variance_within": 0.15, "gradient_similarity": 0.95}
+PALE = {"variance_within": 0.25, "gradient_similarity": 0.95}
 LOST = {"mean_distance": 0.3, "worst_mean_distance": 0.9}
 BROKEN = WELL | {"sureness_d": math.nan}
 
@@ -94,6 +96,8 @@ BROKEN = WELL | {"sureness_d": math.nan}
         ([WELL, ILL, ILL, ILL, ILL], [2]),  # told once
         ([WELL, ILL, ILL, WELL, ILL, ILL], [2, 5]),
         ([WELL, DIRTY, DIRTY, DIRTY], []),  # one sign is none
+        ([WELL, FADING, FADING], [2]),
+        ([WELL, PALE, PALE, PALE], []),
         ([WELL, BROKEN, BROKEN], [1]),  # at once
         ([{"mean_distance": 0.3, "worst_mean_distance": 0.9}] * 4, []),  # it never was better
         ([WELL | {"worst_mean_distance": 0.1}, LOST, LOST], [2]),
