@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from services.api.coalescing import Coalesced
 from shared.ids import JobId
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
@@ -35,6 +36,10 @@ class Parts:
     registry: Registry
     queue: JobQueue
     events: EventLog
+    latest_of: Callable[[str], str]
+    version_of: Callable[[str], tuple[str, int]]
+    """What the name of a dataset and the reference of a model mean now: every submit asks the
+    store, but those that come together share a read."""
     manifest_of: Callable[[str, str], DatasetManifest]
     card_of: Callable[[str, int], ModelCard]
     """Of a dataset's or model's version that was just seen to exist: versions never change, so
@@ -52,6 +57,8 @@ class Parts:
             registry=registry,
             queue=JobQueue.from_settings(settings),
             events=EventLog.from_settings(settings),
+            latest_of=Coalesced(partial(datasets.latest, store)),
+            version_of=Coalesced(registry.resolve),
             manifest_of=lru_cache(NUM_KEPT)(partial(datasets.manifest, store)),
             card_of=lru_cache(NUM_KEPT)(registry.card),
         )

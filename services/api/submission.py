@@ -215,7 +215,7 @@ def _evaluate(
 def _manifest(parts: Parts, spec: TrainSpec | EncodeSpec | EvaluateSpec) -> DatasetManifest:
     try:
         if spec.dataset_version is None:
-            return parts.manifest_of(spec.dataset, datasets.latest(parts.store, spec.dataset))
+            return parts.manifest_of(spec.dataset, parts.latest_of(spec.dataset))
         return datasets.manifest(parts.store, spec.dataset, spec.dataset_version)
     except NotFound as error:
         hint = None
@@ -229,7 +229,7 @@ def _manifest(parts: Parts, spec: TrainSpec | EncodeSpec | EvaluateSpec) -> Data
 
 def _card(parts: Parts, ref: str) -> ModelCard:
     try:
-        return parts.card_of(*parts.registry.resolve(ref))
+        return parts.card_of(*parts.version_of(ref))
     except NotFound as error:
         hint = _made_by(parts, JobKind.TRAIN, "model", ref)
         detail = f"{error.detail}; {hint}" if hint else error.detail
