@@ -4,8 +4,8 @@
 
 On the 10,000 pictures that come with the repository, one thread a run, two runs at a time.
 
-- `starts`: the lecture's GAN with N(0, 0.02) weights and four pairs of learning rates: does not
-  start. It is only watched.
+- `starts`: the lecture's GAN with N(0, 0.02) weights and eight pairs of learning rates: does not
+  start, or does and falls. It is watched, and then recovered.
 - `healthy`: twenty runs without a fault. An alarm here is a false one.
 - `falls`: `modern-conditional`, well until 60 kimg, then a fault that lasts until the run is taken
   back: G draws one picture, four classes are lost, D learns 30 times, or both ten times as fast, a
@@ -46,7 +46,10 @@ FAULT_KIMG = 60.0
 FALL_KIMG, START_KIMG, HEALTHY_KIMG = 100.0, 60.0, 50.0
 N = 5_000
 NORMAL = {"generator": {"init": "normal"}, "discriminator": {"init": "normal"}}
-RATES = ((2e-4, 2e-4), (4e-4, 2e-4), (4e-4, 8e-4), (4e-4, 4e-4))
+RATES = (
+    *((2e-4, 8e-4), (4e-4, 8e-4), (8e-4, 8e-4), (4e-4, 1e-4)),
+    *((4e-4, 2e-4), (2e-4, 2e-4), (2e-4, 4e-4), (4e-4, 4e-4)),
+)
 """Of D and of G."""
 
 Fault = Callable[[Gan], None]

@@ -5,6 +5,7 @@
 Emoji at 64 px, one thread. About one name in ten is held out (`elmyr datasets fetch --split`).
 R-precision: how often a picture's own caption is the nearest of 100, which by chance is 1 %. The
 judge has learned from all real pictures, held-out ones too: it has to know what they look like.
+`cut`: the same of z with a truncation of 0.5.
 `swapped`: pictures of held-out captions, judged by another's. `moved`: how far another caption
 moves a picture of the same z, over how far another z moves one of the same caption. `copied`: what
 the nearest real picture of the training reaches on held-out names.
@@ -39,7 +40,7 @@ from workers.training.data import TrainingData
 from workers.training.loop import deterministic_cpu
 from workers.training.ranks import Ranks
 
-SIZE, KIMG, SEED = 64, 120, 0
+SIZE, KIMG, SEED = 64, 100, 0
 EVERY_KIMG = 20.0
 JUDGE_STEPS = 1000
 NUM_SEEN = 200
@@ -56,8 +57,8 @@ def main() -> None:
     seen, held_out = (emoji(encoder, split, size) for split in ("train", "test"))
     judge = train_judge(joined(seen, held_out), JUDGE_STEPS, seed=0)
     rows = [
-        ["real", "", *(percent(real(judge, part)) for part in (seen, held_out)), "", ""],
-        ["copied", "", "", percent(copied(judge, seen, held_out)), "", ""],
+        ["real", "", *(percent(real(judge, part)) for part in (seen, held_out)), "", "", ""],
+        ["copied", "", "", percent(copied(judge, seen, held_out)), "", "", ""],
     ]
     sys.stderr.write(f"{rows}\n")
 
@@ -81,7 +82,7 @@ def main() -> None:
             figures = judged(judge, recipe.G_ema, seen, held_out)
             rows.append([f"{done:.0f}", f"{seconds:.0f}", *figures])
             sys.stderr.write(f"{rows[-1]}\n")
-    print_table(["kimg", "s", "seen %", "held out %", "swapped %", "moved"], rows)
+    print_table(["kimg", "s", "seen %", "held out %", "cut %", "swapped %", "moved"], rows)
 
 
 def emoji(encoder: SentenceEncoder, split: str, size: int) -> TrainingData:
@@ -137,26 +138,29 @@ def copied(judge: Judge, seen: TrainingData, held_out: TrainingData) -> float:
 def judged(
     judge: Judge, generator: Generator, seen: TrainingData, held_out: TrainingData
 ) -> list[str]:
-    """R-precision on seen captions, on held-out ones and on swapped ones, and what moves."""
+    """R-precision on seen captions, on held-out ones, of truncated z and on swapped ones, and what
+    moves."""
     some = captions(seen).vectors[:: len(captions(seen).vectors) // NUM_SEEN]
     unseen = captions(held_out).vectors
     rows = torch.arange(len(unseen)).repeat(PICTURES)
     pictures = drawn(generator, unseen[rows])
+    cut = drawn(generator, unseen[rows], truncation=0.5)
     swapped = drawn(generator, unseen[(rows + len(unseen) // 2) % len(unseen)])
     other_z = drawn(generator, unseen[rows], seed=1)
     some_rows = torch.arange(len(some)).repeat(PICTURES)
     return [
         percent(r_precision(judge, drawn(generator, some[some_rows]), some_rows, some, seed=0)),
         percent(r_precision(judge, pictures, rows, unseen, seed=0)),
+        percent(r_precision(judge, cut, rows, unseen, seed=0)),
         percent(r_precision(judge, swapped, rows, unseen, seed=0)),
         f"{distance(pictures, swapped) / distance(pictures, other_z):.2f}",
     ]
 
 
 @torch.inference_mode()
-def drawn(generator: Generator, c: Tensor, *, seed: int = 0) -> Tensor:
+def drawn(generator: Generator, c: Tensor, *, seed: int = 0, truncation: float = 1.0) -> Tensor:
     """A picture of each of c [n, dim], each from another z: uint8 [n, 3, H, W]."""
-    z = latents(seed, range(len(c)), generator.config.z_dim)
+    z = latents(seed, range(len(c)), generator.config.z_dim, truncation)
     parts = [generator(*pair) for pair in zip(z.split(250), c.split(250), strict=True)]
     return torch.from_numpy(to_uint8(torch.cat(parts))).permute(0, 3, 1, 2)
 
