@@ -4,8 +4,8 @@
 
 Fashion-MNIST at 32 px; two workers of one thread. The seconds are those of the training alone. Each
 score stands between that of real training pictures (floor) and of noise (ceiling), in the features
-of the yardstick. The worst of the seeds counts. `lecture` runs beside it for about the same time, as
-told and with its remedies.
+of the yardstick. The worst of the seeds counts. `lecture` runs beside it for about as long, as told
+and with its remedies.
 """
 
 from __future__ import annotations
