@@ -15,7 +15,6 @@ from fastapi.concurrency import iterate_in_threadpool
 
 from services.api.deps import Parts
 from shared.schemas.events import Event
-from shared.schemas.jobs import FINAL_STATES
 from shared.storage import keys
 
 REDIS_PAGE = 1000
@@ -44,15 +43,17 @@ def history(parts: Parts, job_id: str, *, after: str | None = None) -> Iterator[
 async def follow(
     parts: Parts, job_id: str, *, after: str | None = None
 ) -> AsyncGenerator[Event, None]:
-    """Every event behind `after`, those to come too; ends when the job has ended."""
+    """Every event behind `after`, those to come too; ends with the `done` of a job that has not
+    been retried since."""
     last = after
     while True:
-        # A final state and its `done` are written at once: what is final now is complete below.
-        job = await to_thread.run_sync(parts.queue.get, job_id)
+        done_id = await to_thread.run_sync(parts.events.done_id, job_id)
         async for event in iterate_in_threadpool(history(parts, job_id, after=last)):
+            if done_id is not None and _order(event.id) > _order(done_id):
+                break
             last = event.id
             yield event
-        if job.state in FINAL_STATES:
+        if done_id is not None:
             return
         async with aclosing(parts.events.follow(job_id, after=last)) as live:
             async for new in live:

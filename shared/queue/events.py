@@ -16,6 +16,7 @@ from typing import Any, Self
 import redis.asyncio
 from pydantic_core import to_json
 
+from shared.errors import NotFound
 from shared.queue.connection import Connection, redis_errors
 from shared.schemas.events import Event, EventType
 from shared.settings import Settings
@@ -72,6 +73,17 @@ class EventLog:
         with redis_errors():
             entries: Any = self._redis.client.xrange(self._stream(job_id), first, count=limit)
         return [_event(*entry) for entry in entries]
+
+    def done_id(self, job_id: str) -> str | None:
+        """The id of a job's `done`, while it is in a final state. Behind it stand only log lines:
+        an attempt's last words are relayed when it has ended. Raises NotFound."""
+        with redis_errors():
+            key = self._redis.keys.key("job", job_id)
+            fields: Any = self._redis.client.hmget(key, "state", "done_id")
+        state, done_id = fields
+        if state is None:
+            raise NotFound(f"there is no job {job_id}")
+        return None if done_id is None else str(done_id)
 
     async def follow(
         self, job_id: str, *, after: str | None = None

@@ -17,8 +17,8 @@ class EventType(StrEnum):
     SAMPLE = "sample"  # {key, path; of a training kimg}: a grid lies in object storage
     CHECKPOINT = "checkpoint"  # {kimg, key, bytes, seconds}
     COLLAPSE = "collapse"  # {kimg, alarms, signs, action}
-    LOG = "log"  # {line, stream}
-    DONE = "done"  # {state, result}: the last event of a job
+    LOG = "log"  # {line, stream}; an attempt's last words may stand behind `done`
+    DONE = "done"  # {state, result}: the end of a job, and of every stream of its events
 
 
 class Event(BaseModel):

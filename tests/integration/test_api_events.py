@@ -115,6 +115,22 @@ def test_when_redis_has_forgotten_the_store_has_all(
     assert list(stream(http, job, after=whole[-1][0])) == []
 
 
+def test_last_words_behind_the_end_are_no_part_of_a_stream(
+    live: Live, http: httpx2.Client, job: Job
+) -> None:
+    """The dispatcher relays what an attempt said until it left, when the job has ended long ago."""
+    live.end(job, Outcome.SUCCEEDED)
+    last_words = live.events.append(job.id, EventType.LOG, {"line": "bye", "stream": "driver"})
+    for trim in (False, True):
+        archive(live, job, 0, live.events.read(job.id), trim=trim)
+        whole = list(stream(http, job))
+        assert whole[-1][1] == "done"
+        for after in (whole[-1][0], last_words):
+            assert list(stream(http, job, after=after)) == []
+        logs = http.get(f"/v1/jobs/{job.id}/logs").json()["items"]
+        assert [event["data"]["line"] for event in logs] == ["bye"]
+
+
 def test_what_is_archived_while_a_slow_reader_reads_is_not_missed(
     live: Live, http: httpx2.Client, job: Job
 ) -> None:

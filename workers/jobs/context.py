@@ -219,8 +219,9 @@ class AttemptContext:
                 self._flush()
             except Unavailable as error:
                 log.warning("no heartbeat: the queue is away", error=str(error))
-            except StaleToken:
-                log.error("a newer attempt owns this job: stopping")
+            except StaleToken as error:
+                # Of several workers the first has finished the job, or a newer attempt owns it.
+                log.info("this attempt is over", reason=str(error))
                 self._stop = "stale"
                 return
 
