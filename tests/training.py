@@ -59,7 +59,7 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "text in the repository": (
         "text-to-image",
         {
-            "replay": {"enabled": True, "capacity": 32, "num_new": 24},
+            "replay": {"enabled": True, "capacity": 64, "num_new": 48},
             "generator": {"architecture": "residual"},
             "discriminator": {"architecture": "residual"},
             "penalties": {"matching_weight": 0, "contrast_weight": 0, "gp_weight": 1},

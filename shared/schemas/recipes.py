@@ -55,7 +55,7 @@ class PenaltyConfig(Frozen):
         return bool(self.r1_gamma or self.r2_gamma or self.gp_weight or self.matching_weight)
 
 
-CONTRAST_GROUP = 16
+CONTRAST_GROUP = 32
 """Pictures that are held against each other's texts; so many that a rank must hold together."""
 
 

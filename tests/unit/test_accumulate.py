@@ -20,7 +20,7 @@ SMALL_GROUPS: dict[str, dict[str, Any]] = {
     "dcgan": {"generator": {"norm_group": 16}, "discriminator": {"norm_group": 16}},
 }
 """Groups of which a micro-batch of a half holds whole ones; those of the others: G's of 16."""
-LARGE_BATCHES: dict[str, dict[str, Any]] = {"text-to-image": {"num_generated": 64}}
+LARGE_BATCHES: dict[str, dict[str, Any]] = {"text-to-image": {"num_generated": 128}}
 """Where groups cannot be smaller (CONTRAST_GROUP)."""
 
 

@@ -18,7 +18,7 @@ from workers.training.penalties import contrast
 from workers.training.ranks import Ranks
 from workers.training.reals import to_float
 
-N = 32
+N = 64
 NO_PENALTY = {"matching_weight": 0, "contrast_weight": 0}
 
 
@@ -129,7 +129,7 @@ def test_d_pays_for_contrast_of_real_pictures_and_g_for_that_of_new_ones() -> No
 
 
 def test_the_repository_keeps_each_fakes_caption() -> None:
-    config = tiny("text-to-image", replay={"enabled": True, "capacity": 32, "num_new": 24})
+    config = tiny("text-to-image", replay={"enabled": True, "capacity": 64, "num_new": 48})
     data = squares()
     assert data.captions is not None
     recipe = Gan(config, data, Ranks())

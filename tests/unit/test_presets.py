@@ -49,7 +49,7 @@ def test_text_needs_captions_and_another_objective_than_pairs() -> None:
     assert caught.value.errors[0].pointer == "/spec/dataset"
     with pytest.raises(InvalidInput) as caught:  # neighbours are held against each other's texts
         resolve_preset("text-to-image", **ask, has_captions=True, overrides={}, workers=4)
-    assert "is not divisible by 16 x 1 x 4" in caught.value.errors[0].detail
+    assert "is not divisible by 32 x 1 x 4" in caught.value.errors[0].detail
     overrides = {"objective": "relativistic"}
     with pytest.raises(InvalidInput) as caught:
         resolve_preset("text-to-image", **ask, has_captions=True, overrides=overrides)
