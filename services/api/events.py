@@ -14,7 +14,7 @@ from anyio import to_thread
 from fastapi.concurrency import iterate_in_threadpool
 
 from services.api.deps import Parts
-from shared.schemas.events import Event
+from shared.schemas.events import Event, EventType
 from shared.storage import keys
 
 REDIS_PAGE = 1000
@@ -47,12 +47,17 @@ async def follow(
     been retried since."""
     last = after
     while True:
+        # A final state and its `done` are written at once: what is final now is complete below.
         done_id = await to_thread.run_sync(parts.events.done_id, job_id)
+        if done_id is not None and last is not None and _order(last) >= _order(done_id):
+            return
         async for event in iterate_in_threadpool(history(parts, job_id, after=last)):
-            if done_id is not None and _order(event.id) > _order(done_id):
-                break
             last = event.id
             yield event
+            if event.type is EventType.DONE:
+                newest = await to_thread.run_sync(parts.events.done_id, job_id)
+                if newest == event.id:
+                    return
         if done_id is not None:
             return
         async with aclosing(parts.events.follow(job_id, after=last)) as live:
