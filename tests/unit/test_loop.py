@@ -26,6 +26,13 @@ def tensors(recipe: Gan) -> dict[str, torch.Tensor]:
     return {**recipe.networks(), **{f"adam.{k}": v for k, v in recipe.optimizers().items()}}
 
 
+def assert_same(one: Gan, other: Gan) -> None:
+    """Every tensor of their states, bit for bit."""
+    found = tensors(other)
+    for name, tensor in tensors(one).items():
+        assert torch.equal(found[name], tensor), name
+
+
 @pytest.mark.parametrize(
     ("preset", "overrides"),
     [*((preset, {}) for preset in PRESETS), *PARTS.values()],
@@ -39,9 +46,7 @@ def test_a_resumed_run_ends_with_the_same_bits(preset: str, overrides: dict) -> 
     assert len(checkpoints) >= 3
     for checkpoint in checkpoints[:-1]:
         resumed, _, _ = train_steps(config, start=checkpoint)
-        found = tensors(resumed)
-        for name, tensor in tensors(whole).items():
-            assert torch.equal(found[name], tensor), f"{name} at {checkpoint.kimg}"
+        assert_same(whole, resumed)
         for name, tensor in held(whole).items():
             assert torch.equal(held(resumed)[name], tensor)
 
@@ -52,8 +57,7 @@ def test_an_adaptive_augmentation_goes_on_where_it_was() -> None:
     checkpoint = next(report for report in reports if isinstance(report, Checkpoint))
     resumed, _, _ = train_steps(config, start=checkpoint)
     assert checkpoint.optimizers["augment.p"] != 0.5
-    for name, tensor in tensors(whole).items():
-        assert torch.equal(tensors(resumed)[name], tensor), name
+    assert_same(whole, resumed)
 
 
 @pytest.mark.parametrize(("target", "ends"), [(0.01, "more"), (0.99, "less")])
@@ -75,8 +79,7 @@ def test_a_stop_leaves_a_checkpoint_to_go_on_from() -> None:
     assert last.step == 8
     resumed, _, complete = train_steps(config, start=last)
     assert complete
-    for name, tensor in tensors(whole).items():
-        assert torch.equal(tensors(resumed)[name], tensor), name
+    assert_same(whole, resumed)
 
 
 def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from() -> None:
@@ -111,8 +114,7 @@ def without_remedies() -> Gan:
 
 def test_the_same_run_ends_with_the_same_bits() -> None:
     again, _ = run_rounds(tiny("lecture"), Ranks(), 3)
-    for name, tensor in tensors(again).items():
-        assert torch.equal(tensors(without_remedies())[name], tensor), name
+    assert_same(without_remedies(), again)
 
 
 @pytest.mark.parametrize(

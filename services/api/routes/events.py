@@ -42,8 +42,9 @@ async def stream_events(
     `log` and `done`, with everything that happened before, from the first or from behind
     `Last-Event-ID`.
 
-    An event's `id` is `milliseconds-number`, the time at which it happened. The stream ends when
-    the job has ended, and can be read after that too. Comments keep the connection alive.
+    An event's `id` is `milliseconds-number`, the time at which it happened. The stream ends with
+    the `done` of a job that has ended, and can be read after that too; what an attempt said last
+    may come to the logs later. Comments keep the connection alive.
     """
     async for event in follow(parts, job.id, after=last_event_id):
         yield ServerSentEvent(
