@@ -63,6 +63,7 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
             "generator": {"architecture": "residual"},
             "discriminator": {"architecture": "residual"},
             "penalties": {"matching_weight": 0, "contrast_weight": 0, "gp_weight": 1},
+            "guide": {"weight": 0},
             "optimizer_g": {"lr": 4e-4},
             "optimizer_d": {"lr": 1e-4},
         },
@@ -154,7 +155,9 @@ def dirty_squares(n: int = 512, *, seed: int, dirt: float = 30.0) -> TrainingDat
 
 def tiny(preset: str, **overrides: Any) -> GanConfig:
     """The preset for `squares`, narrow enough for a test."""
-    narrow = {"generator": {"width": 8}, "discriminator": {"width": 8}}
+    narrow = {
+        "generator": {"width": 8}, "discriminator": {"width": 8}, "guide": {"kimg": 0.2},
+    }  # fmt: skip
     for key, value in overrides.items():
         narrow[key] = narrow.get(key, {}) | value if isinstance(value, dict) else value
     return resolve_preset(
@@ -183,7 +186,8 @@ def run_rounds(config: GanConfig, ranks: Ranks, rounds: int) -> tuple[Gan, list[
     """Bootstrap, then so many rounds; the recipe and the means of each round over all ranks."""
     with as_in_an_attempt():
         recipe = Gan(config, squares(), ranks)
-        recipe.bootstrap()
+        for _ in recipe.bootstrap():
+            pass
         history = []
         for step in range(rounds):
             recipe.step(step, progress=step / rounds)

@@ -16,6 +16,7 @@ from shared.schemas.recipes import (
     AugmentConfig,
     BootstrapConfig,
     GanConfig,
+    GuideConfig,
     OptimizerConfig,
     PenaltyConfig,
     ReplayConfig,
@@ -141,9 +142,10 @@ def modern_conditional(*, size: int, channels: int, num_classes: int) -> GanConf
 def text_to_image(*, size: int, channels: int, num_classes: int) -> GanConfig:
     """DF-GAN (Tao 2020) on sentence vectors: z and the text modulate each block of G, D is trained
     on three pairs (real and its caption, fake and its caption, real and another's caption) by
-    hinge, with the matching-aware penalty, lazily, differentiable augmentation (Zhao 2020) and
-    contrast between pictures and texts (XMC-GAN, Zhang 2021). Betas and z as in the paper, which
-    has rates of 1e-4 for G and 4e-4 for D, for runs that are much longer, and batches of 32.
+    hinge, with the matching-aware penalty, lazily, differentiable augmentation (Zhao 2020),
+    contrast between pictures and texts (XMC-GAN, Zhang 2021) and a guide (Xu 2018). Betas and z as
+    in the paper, which has rates of 1e-4 for G and 4e-4 for D, for runs that are much longer, and
+    batches of 32.
     Classes are not used."""
     del num_classes
     optimizer = OptimizerConfig(lr=1.2e-3, beta1=0.0, beta2=0.9, decay_from=0.5)
@@ -166,6 +168,7 @@ def text_to_image(*, size: int, channels: int, num_classes: int) -> GanConfig:
         optimizer_d=optimizer,
         penalties=PenaltyConfig(matching_weight=2.0, every=4, contrast_weight=1.0),
         augment=AugmentConfig(p=0.5),
+        guide=GuideConfig(weight=1.0),
         replay=ReplayConfig(enabled=False),
         ema_half_life_kimg=11.0,
     )

@@ -59,6 +59,17 @@ CONTRAST_GROUP = 32
 """Pictures that are held against each other's texts; so many that a rank must hold together."""
 
 
+class GuideConfig(Frozen):
+    """Before the run a network of its own learns which real picture has which text. Then it stands
+    still, and G pays for each new picture that it takes for another's text, among CONTRAST_GROUP
+    neighbours (DAMSM, Xu 2018, section 3.2; CLIP guidance, Sauer 2023)."""
+
+    weight: float = Field(0.0, ge=0)
+    """Of that in G's loss; 0: no guide."""
+    kimg: float = Field(75.0, gt=0)
+    """Thousands of pictures that it learns from, in batches as D's."""
+
+
 class AugmentConfig(Frozen):
     """Differentiable augmentation of D's pictures (DiffAugment, Zhao 2020), for small datasets.
 
@@ -173,6 +184,7 @@ class GanConfig(Frozen):
     optimizer_d: OptimizerConfig
     penalties: PenaltyConfig = PenaltyConfig()
     augment: AugmentConfig = AugmentConfig()
+    guide: GuideConfig = GuideConfig()
     text_noise: float = Field(0.1, ge=0, le=10)
     """With text: G trains on captions' vectors, whose entries are about 1, under normal noise of
     this size, so that what lies between captions can be drawn, too."""
@@ -235,7 +247,8 @@ class GanConfig(Frozen):
     @property
     def _unit_d(self) -> int:
         """Images that a rank must hold together for D."""
-        group = CONTRAST_GROUP if self.penalties.contrast_weight else 1
+        contrasts = self.penalties.contrast_weight or self.guide.weight
+        group = CONTRAST_GROUP if contrasts else 1
         return math.lcm(self.discriminator.unit, group)
 
     @property
@@ -338,6 +351,10 @@ CLASHES: tuple[tuple[Callable[[GanConfig], object], str], ...] = (
     (
         lambda gan: gan.penalties.contrast_weight and not gan.generator.text_dim,
         "penalties.contrast_weight needs a recipe with text",
+    ),
+    (
+        lambda gan: gan.guide.weight and not gan.generator.text_dim,
+        "guide.weight needs a recipe with text",
     ),
 )
 """What does not go together, and what to say of it."""

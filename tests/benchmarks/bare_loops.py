@@ -14,7 +14,9 @@ from shared.networks.discriminators import Discriminator
 from shared.schemas.recipes import GanConfig
 from workers.training.augment import NUM_DRAWS, augment
 from workers.training.data import TrainingData
+from workers.training.guide import Guide
 from workers.training.penalties import contrast, matching_penalty, matrices, orthogonality
+from workers.training.ranks import Ranks
 
 Turn = Callable[[], float]
 """Does its steps; returns the seconds that they took."""
@@ -31,6 +33,7 @@ def bare(config: GanConfig, data: TrainingData, steps: int) -> Turn:
     )
     n, penalties, p = config.num_generated, config.penalties, torch.tensor(config.augment.p)
     weights = matrices(G)
+    guide = Guide(config.discriminator, "float32", Ranks()) if config.guide.weight else None
 
     def shown(x: Tensor) -> Tensor:
         if not config.augment.p:
@@ -77,6 +80,8 @@ def bare(config: GanConfig, data: TrainingData, steps: int) -> Turn:
         read = D.read(shown(fake), None)
         loss = _loss_g(config, real_logits.detach(), D.judge(read, c))
         loss = loss + _misfit(config, D, read, c)
+        if guide is not None and c is not None:
+            loss = loss + config.guide.weight * guide.misfit(fake, c)
         if penalties.orthogonal_weight:
             loss = loss + penalties.orthogonal_weight * orthogonality(weights)
         adam_g.zero_grad()

@@ -44,7 +44,8 @@ HELD_OUT = 500
 def known(config: GanConfig, stretch: int, seen: TrainingData, reference: TrainingData) -> float:
     """What D still knows of the kind that it has not been shown for `stretch` rounds."""
     recipe = Gan(config, seen, Ranks())
-    recipe.bootstrap()
+    for _ in recipe.bootstrap():
+        pass
     pools = [of_kind(seen, kind) for kind in KINDS]
     shown = [to_float(of_kind(reference, kind)[:HELD_OUT]) for kind in range(NUM_CLASSES)]
     others = torch.cat([shown[kind] for kind in range(NUM_CLASSES) if kind not in KINDS])

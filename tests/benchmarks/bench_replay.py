@@ -55,7 +55,8 @@ def run(
         overrides={"seed": seed, "kimg": KIMG, **WAYS[way]},
     )  # fmt: skip
     recipe = Gan(config, seen, Ranks())
-    recipe.bootstrap()
+    for _ in recipe.bootstrap():
+        pass
     old: dict[int, Tensor] = {}
     num_steps = round(KIMG * 1000 / recipe.images_per_step)
     for step in range(num_steps):

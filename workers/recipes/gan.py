@@ -6,8 +6,11 @@ and takes the new; D trains on all of it and on as many reals; G trains to fool 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import structlog
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.images import Pixels
 from shared.networks.catalog import build_discriminator, build_generator
@@ -18,11 +21,12 @@ from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
 from workers.training.collapse import CollapseSigns
 from workers.training.conditions import conditions
-from workers.training.counters import Counters
+from workers.training.counters import Counters, Part
 from workers.training.d_step import Batch, DStep
 from workers.training.data import TrainingData
 from workers.training.ema import Ema
 from workers.training.g_step import GStep, NewImages
+from workers.training.guide import Guide
 from workers.training.ranks import Ranks
 from workers.training.reals import Reals, to_float
 from workers.training.remedies import set_variance
@@ -30,6 +34,8 @@ from workers.training.replay import Fakes, ReplayRepository, random_images
 
 GRID_COLUMNS = 10
 GRID_ROWS = 8
+
+log = structlog.get_logger()
 
 STATS = ("loss_d", "loss_g", "logit_real", "logit_fake", "accuracy_d", "variance_fake")
 
@@ -52,6 +58,9 @@ class Gan:
         if self.captions is not None:
             self.G.examples.copy_(self.captions.example_vectors())
         self.D = build_discriminator(config.discriminator).to(ranks.device)
+        self._guide = (
+            Guide(config.discriminator, config.precision, ranks) if config.guide.weight else None
+        )
         self._ema = Ema(self.G, config.ema_half_life_kimg, self.images_per_step)
         self.G_ema = self._ema.network
         self._augmentation = Augmentation(
@@ -59,8 +68,9 @@ class Gan:
         )
         self._d_step = DStep(self.D, config, self._counters, self._augmentation, ranks)
         self._g_step = GStep(
-            self.G, self.D, config, self._conditions, self._counters, self._augmentation, ranks
-        )
+            self.G, self.D, config, self._conditions, self._counters, self._augmentation,
+            self._guide, ranks,
+        )  # fmt: skip
 
         # Lay the data and the repository out.
         self._reals = Reals(config, data, ranks)
@@ -81,7 +91,35 @@ class Gan:
             else CollapseSigns(self._reals.images, self._reals.labels, self._num_classes, ranks)
         )
 
-    def bootstrap(self) -> None:
+    def bootstrap(self) -> Iterator[None]:
+        """What comes before the first round, step by step. Nothing of it lasts if it is left
+        between two: it has to be begun again."""
+        if self._guide is not None:
+            yield from self._teach(self._guide)
+        yield from self._see_random_images()
+
+    def _teach(self, guide: Guide) -> Iterator[None]:
+        """Let the guide learn from real pictures and their texts, augmented as D sees them."""
+        n = self.config.num_fakes
+        num_steps = max(1, round(1000 * self.config.guide.kimg / n))
+
+        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
+            for step in range(num_steps):
+                reals, numbers = self._reals.of(step)
+                c = self._conditions.told(self._conditions.of_reals(numbers, step, n))
+                assert c is not None
+                parts = (Part.GUIDE_REALS,)
+                yield self._augmentation(reals, self._counters, step, n=n, parts=parts), c
+
+        for step, misfit in enumerate(guide.learn(pairs(), num_steps), start=1):
+            if self._ranks.is_first and step * 4 // num_steps > (step - 1) * 4 // num_steps:
+                log.info(
+                    "the guide learns which picture has which text",
+                    kimg=step * n / 1000, of=self.config.guide.kimg, misfit=misfit.item(),
+                )  # fmt: skip
+            yield
+
+    def _see_random_images(self) -> Iterator[None]:
         """Train D on random images as fakes until it tells them from real ones."""
         bootstrap = self.config.bootstrap
         for step in range(bootstrap.max_steps):
@@ -96,6 +134,7 @@ class Gan:
             accuracy = self._ranks.sum(correct) / (2 * len(real) * self._ranks.size)
             if accuracy.item() >= bootstrap.accuracy:
                 break
+            yield
         self._sums.zero_()
 
     def step(self, step: int, progress: float) -> None:
@@ -153,10 +192,10 @@ class Gan:
         return self.G_ema
 
     def networks(self) -> dict[str, Tensor]:
-        """G, D and G_ema by name; the tensors are the live ones."""
+        """The weights of all networks by name; the tensors are the live ones."""
         return {
             f"{prefix}.{name}": tensor
-            for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema))
+            for prefix, network in self._networks()
             for name, tensor in network.state_dict().items()
         }
 
@@ -173,7 +212,7 @@ class Gan:
         self, networks: dict[str, Tensor], optimizers: dict[str, Tensor], replay: Fakes | None
     ) -> None:
         """Go on from a checkpoint."""
-        for prefix, network in (("G", self.G), ("D", self.D), ("G_ema", self.G_ema)):
+        for prefix, network in self._networks():
             network.load_state_dict(_named(networks, prefix))
         for prefix, adam in (("G", self._g_step.adam), ("D", self._d_step.adam)):
             adam.load_state(_named(optimizers, prefix))
@@ -181,6 +220,12 @@ class Gan:
         self._d_step.logit_means.copy_(optimizers["lecam.means"])
         if self.replay is not None and replay is not None:
             self.replay.load_state(replay)
+
+    def _networks(self) -> list[tuple[str, nn.Module]]:
+        networks: list[tuple[str, nn.Module]] = [
+            ("G", self.G), ("D", self.D), ("G_ema", self.G_ema),
+        ]  # fmt: skip
+        return networks if self._guide is None else [*networks, ("guide", self._guide.network)]
 
     def _train_d(
         self, reals: Tensor, numbers: Tensor, fakes: Fakes, *, step: int, progress: float

@@ -45,6 +45,7 @@ class Part(IntEnum):
     FAKES = 1
     NEW_FAKES = 2
     INTERPOLATES = 3
+    GUIDE_REALS = 4
 
 
 class Counters:

@@ -14,6 +14,7 @@ from shared.schemas.recipes import GanConfig
 from workers.training.augment import Augmentation
 from workers.training.conditions import Conditions
 from workers.training.counters import Counters, Part, Purpose
+from workers.training.guide import Guide
 from workers.training.norms import NormStatistics
 from workers.training.objectives import OBJECTIVES
 from workers.training.optimizers import FlatAdam
@@ -49,6 +50,7 @@ class GStep:
         conditions: Conditions,
         counters: Counters,
         augmentation: Augmentation,
+        guide: Guide | None,
         ranks: Ranks,
     ) -> None:
         self._G, self._D = G, D
@@ -57,6 +59,7 @@ class GStep:
         self._counters = counters
         self._micro = counters.split(config.accumulate)
         self._augmentation = augmentation
+        self._guide = guide
         # Over all ranks where D sees it; else a mere signal, this rank's own, without a collective.
         self._ranks = ranks if config.discriminator.variance_input else Ranks()
         self._objective = OBJECTIVES[config.objective]
@@ -139,6 +142,9 @@ class GStep:
                 assert c is not None
                 fit = contrast(*self._D.aligned(read, c), c)
                 loss = loss + config.penalties.contrast_weight * fit
+            if self._guide is not None:
+                assert c is not None
+                loss = loss + config.guide.weight * self._guide.misfit(images, c)
             (loss / parts).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean()

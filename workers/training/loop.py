@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -53,7 +53,7 @@ class Recipe(Protocol):
     def load_state(
         self, networks: dict[str, Tensor], optimizers: dict[str, Tensor], replay: Fakes | None
     ) -> None: ...
-    def bootstrap(self) -> None: ...
+    def bootstrap(self) -> Iterator[None]: ...
     def step(self, step: int, progress: float) -> None: ...
     def stats(self) -> dict[str, float]: ...
     def signs(self) -> dict[str, float]: ...
@@ -183,8 +183,10 @@ def train(
                 report(checkpoint)
 
     if step == 0:
-        recipe.bootstrap()
         _report_grid(recipe, ranks, 0.0, report)
+        for bootstrap_step, _ in enumerate(recipe.bootstrap()):
+            if bootstrap_step % AGREE_EVERY == 0 and ranks.agree(should_stop()):
+                return False
 
     while step < num_steps:
         # Agree on whether to go on.
