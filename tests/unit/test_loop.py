@@ -88,6 +88,13 @@ def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from() -> None:
     assert not any(isinstance(report, Checkpoint) for report in reports)
 
 
+def test_what_comes_before_the_first_step_can_be_stopped() -> None:
+    config = tiny("text-to-image", guide={"kimg": 1e6}, **SHORT)
+    _, reports, complete = train_steps(config, stop_at_step=8)
+    assert not complete
+    assert [type(report) for report in reports] == [Grid]
+
+
 def test_it_reports_progress_to_the_end() -> None:
     _, reports, _ = train_steps(tiny("modern-conditional", **SHORT))
     metrics = [report for report in reports if isinstance(report, Metrics)]

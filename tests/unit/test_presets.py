@@ -34,6 +34,7 @@ def test_a_side_that_no_network_doubles_to_is_invalid_input(preset: str) -> None
         ({"generator": {"text_dim": 8, "num_classes": 3}}, "one must be 0"),
         ({"penalties": {"matching_weight": 2}}, "needs a recipe with text"),
         ({"penalties": {"contrast_weight": 1}}, "needs a recipe with text"),
+        ({"guide": {"weight": 1}}, "guide.weight needs a recipe with text"),
     ],
 )
 def test_parts_that_clash_are_told(overrides: dict, problem: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
 
@@ -49,7 +49,8 @@ class Scripted:
         self._step.copy_(networks["step"])
         self.restored_at = int(self._step)
 
-    def bootstrap(self) -> None: ...
+    def bootstrap(self) -> Iterator[None]:
+        return iter(())
 
     def step(self, step: int, progress: float) -> None:
         del progress

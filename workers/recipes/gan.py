@@ -26,7 +26,7 @@ from workers.training.d_step import Batch, DStep
 from workers.training.data import TrainingData
 from workers.training.ema import Ema
 from workers.training.g_step import GStep, NewImages
-from workers.training.guide import Guide
+from workers.training.guide import LIGHTLY, Guide
 from workers.training.ranks import Ranks
 from workers.training.reals import Reals, to_float
 from workers.training.remedies import set_variance
@@ -99,8 +99,9 @@ class Gan:
         yield from self._see_random_images()
 
     def _teach(self, guide: Guide) -> Iterator[None]:
-        """Let the guide learn from real pictures and their texts, augmented as D sees them."""
-        n = self.config.num_fakes
+        """Let the guide learn from real pictures, changed a little, and their texts."""
+        n, p = self.config.num_fakes, torch.tensor(LIGHTLY.p, device=self._ranks.device)
+        augmentation = Augmentation(LIGHTLY, p)
         num_steps = max(1, round(1000 * self.config.guide.kimg / n))
 
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
@@ -109,7 +110,7 @@ class Gan:
                 c = self._conditions.told(self._conditions.of_reals(numbers, step, n))
                 assert c is not None
                 parts = (Part.GUIDE_REALS,)
-                yield self._augmentation(reals, self._counters, step, n=n, parts=parts), c
+                yield augmentation(reals, self._counters, step, n=n, parts=parts), c
 
         for step, misfit in enumerate(guide.learn(pairs(), num_steps), start=1):
             if self._ranks.is_first and step * 4 // num_steps > (step - 1) * 4 // num_steps:

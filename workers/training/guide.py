@@ -13,7 +13,7 @@ from torch import Tensor
 
 from shared.networks.catalog import build_discriminator
 from shared.schemas.networks import DiscriminatorConfig
-from shared.schemas.recipes import CONTRAST_GROUP, OptimizerConfig, Precision
+from shared.schemas.recipes import CONTRAST_GROUP, AugmentConfig, OptimizerConfig, Precision
 from workers.training.norms import NormStatistics
 from workers.training.optimizers import FlatAdam
 from workers.training.penalties import contrast
@@ -22,6 +22,8 @@ from workers.training.ranks import Ranks
 
 WIDTH = 32
 LEARNING = OptimizerConfig(lr=1e-3, beta1=0.9, beta2=0.99, decay_from=0.5)
+LIGHTLY = AugmentConfig(p=0.8, colour=0.2, shift=0.1, cutout=0.0)
+"""What it learns from is changed less than what D sees: it will judge pictures as they are."""
 
 
 class Guide:
