@@ -67,7 +67,7 @@ class GuideConfig(Frozen):
     weight: float = Field(0.0, ge=0)
     """Of that in G's loss; 0: no guide."""
     kimg: float = Field(75.0, gt=0)
-    """Thousands of pictures that it learns from, in batches as D's."""
+    """Thousands of pictures that it learns from, in batches as D's; at most as many as the run."""
 
 
 class AugmentConfig(Frozen):

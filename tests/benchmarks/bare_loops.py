@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from workers.training.augment import NUM_DRAWS, augment
 from workers.training.data import TrainingData
 from workers.training.guide import Guide
 from workers.training.penalties import contrast, matching_penalty, matrices, orthogonality
+from workers.training.precision import autocast
 from workers.training.ranks import Ranks
 
 Turn = Callable[[], float]
@@ -33,7 +35,8 @@ def bare(config: GanConfig, data: TrainingData, steps: int) -> Turn:
     )
     n, penalties, p = config.num_generated, config.penalties, torch.tensor(config.augment.p)
     weights = matrices(G)
-    guide = Guide(config.discriminator, "float32", Ranks()) if config.guide.weight else None
+    guide = Guide(config.discriminator, config.precision, Ranks()) if config.guide.weight else None
+    precise = partial(autocast, config.precision, torch.device("cpu"))
 
     def shown(x: Tensor) -> Tensor:
         if not config.augment.p:
@@ -46,7 +49,7 @@ def bare(config: GanConfig, data: TrainingData, steps: int) -> Turn:
             real = data.images[index].float().div_(127.5).sub_(1)
             real = real.contiguous(memory_format=torch.channels_last)
             c_real, c = _told(config, data, index), _drawn(config, data, n)
-            with torch.set_grad_enabled(k + 1 == config.num_d_steps):
+            with torch.set_grad_enabled(k + 1 == config.num_d_steps), precise():
                 fake = G(torch.randn(n, config.generator.z_dim), _blurred(config, c))
             D.requires_grad_(True)
             repeat = config.num_fakes // n
@@ -56,7 +59,8 @@ def bare(config: GanConfig, data: TrainingData, steps: int) -> Turn:
             x.requires_grad_(due and bool(penalties.r1_gamma or penalties.matching_weight))
             if due and both is not None and penalties.matching_weight:
                 both.requires_grad_()
-            read = D.read(shown(x), None)
+            with precise():
+                read = D.read(shown(x), None)
             logits = D.judge(read, both)
             real_logits, fake_logits = logits.chunk(2)
             refused = fake_logits
@@ -77,7 +81,8 @@ def bare(config: GanConfig, data: TrainingData, steps: int) -> Turn:
             loss.backward()
             adam_d.step()
         D.requires_grad_(False)
-        read = D.read(shown(fake), None)
+        with precise():
+            read = D.read(shown(fake), None)
         loss = _loss_g(config, real_logits.detach(), D.judge(read, c))
         loss = loss + _misfit(config, D, read, c)
         if guide is not None and c is not None:

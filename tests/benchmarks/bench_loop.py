@@ -1,9 +1,9 @@
 """The training loop against bare loops of the same networks, and what the repository costs.
 
-    .venv/bin/python -m tests.benchmarks.bench_loop [PRESET ...]
+    .venv/bin/python -m tests.benchmarks.bench_loop [PRESET ...] [KEY=VALUE ...]
 
 Prints images a second and ratios, all from one run on one thread: the variants take turns,
-and medians are compared. All presets take some ten minutes.
+and medians are compared. All presets take some ten minutes. KEY=VALUE as after `--set`.
 
 - `of bare`: of the same step by hand, with the same bundle (channels last, one D pass, the fakes'
   graph reused, fused Adam), without repository, counters, statistics and reports.
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from services.cli.train import overrides
 from shared.schemas.presets import resolve_preset
 from shared.schemas.recipes import GanConfig
 from tests.benchmarks.bare_loops import Turn, bare, plain
@@ -51,11 +52,11 @@ RUNS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 PLAIN = ("lecture", "modern", "modern-conditional")
 
 
-def config_of(preset: str, overrides: dict[str, Any]) -> GanConfig:
+def config_of(preset: str, changes: dict[str, Any]) -> GanConfig:
     """The preset at 32 px with ten classes; so many steps that a turn never ends the run."""
     return resolve_preset(
         preset, size=32, channels=1, num_classes=10, has_captions=True,
-        overrides={"kimg": 1e6, **overrides},
+        overrides={"kimg": 1e6, **changes},
     )  # fmt: skip
 
 
@@ -118,10 +119,12 @@ def main() -> None:
     """Compare each run."""
     deterministic_cpu()
     data, rows = pictures(), []
-    for name, preset, overrides in RUNS:
-        if sys.argv[1:] and preset not in sys.argv[1:]:
+    changes = [argument for argument in sys.argv[1:] if "=" in argument]
+    chosen = set(sys.argv[1:]) - set(changes)
+    for name, preset, particular in RUNS:
+        if chosen and preset not in chosen:
             continue
-        config = config_of(preset, overrides)
+        config = config_of(preset, {**overrides(changes), **particular})
         replay_s: list[float] = []
         turns = {"elmyr": elmyr(config, data, replay_s), "bare": bare(config, data, STEPS)}
         if preset in PLAIN:

@@ -1,10 +1,11 @@
 """The truncation trick's curve of `biggan`: fidelity is bought with diversity (Brock 2018, 3.1).
 
-    .venv/bin/python -m tests.benchmarks.bench_truncation [SEED KIMG]
+    .venv/bin/python -m tests.benchmarks.bench_truncation [SEED KIMG [KEY=VALUE ...]]
 
 Trains on Fashion-MNIST's training pictures at 32 px on one thread, then draws 10,000 pictures at
 each truncation from the same seed and holds them against the test pictures, in the features of the
-yardstick. Truncation 1.0 is none. Floor: real training pictures; ceiling: noise.
+yardstick. Truncation 1.0 is none. Floor: real training pictures; ceiling: noise. KEY=VALUE as after
+`--set`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from services.cli.train import overrides
 from shared.networks.generators import Generator
 from shared.networks.sampling import sample
 from shared.schemas.presets import resolve_preset
@@ -34,7 +36,7 @@ LABELS = torch.arange(N) % NUM_CLASSES
 
 def main() -> None:
     """Print a line for each truncation, then floor and ceiling."""
-    seed, kimg = (int(value) for value in (sys.argv[1:] or (SEED, KIMG)))
+    seed, kimg = (int(value) for value in (sys.argv[1:3] or (SEED, KIMG)))
     deterministic_cpu()
     seen, reference = fetched()
     yardstick = train_yardstick(seen, NUM_CLASSES, seed=0, on_step=lambda: None)
@@ -43,7 +45,7 @@ def main() -> None:
         size=SIZE,
         channels=1,
         num_classes=NUM_CLASSES,
-        overrides={"seed": seed, "kimg": kimg},
+        overrides=overrides([f"seed={seed}", f"kimg={kimg}", *sys.argv[3:]]),
     )
     run = train_whole(config, seen)
     sys.stdout.write(f"biggan, seed {seed}, {kimg} kimg, {run.seconds:.0f} s\n")

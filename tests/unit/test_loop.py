@@ -89,7 +89,7 @@ def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from() -> None:
 
 
 def test_what_comes_before_the_first_step_can_be_stopped() -> None:
-    config = tiny("text-to-image", guide={"kimg": 1e6}, **SHORT)
+    config = tiny("text-to-image", **SHORT | {"kimg": 1e6}, guide={"kimg": 1e6})
     _, reports, complete = train_steps(config, stop_at_step=8)
     assert not complete
     assert [type(report) for report in reports] == [Grid]

@@ -102,7 +102,8 @@ class Gan:
         """Let the guide learn from real pictures, changed a little, and their texts."""
         n, p = self.config.num_fakes, torch.tensor(LIGHTLY.p, device=self._ranks.device)
         augmentation = Augmentation(LIGHTLY, p)
-        num_steps = max(1, round(1000 * self.config.guide.kimg / n))
+        kimg = min(self.config.guide.kimg, self.config.kimg)
+        num_steps = max(1, round(1000 * kimg / n))
 
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
             for step in range(num_steps):
@@ -116,7 +117,7 @@ class Gan:
             if self._ranks.is_first and step * 4 // num_steps > (step - 1) * 4 // num_steps:
                 log.info(
                     "the guide learns which picture has which text",
-                    kimg=step * n / 1000, of=self.config.guide.kimg, misfit=misfit.item(),
+                    kimg=step * n / 1000, of=kimg, misfit=misfit.item(),
                 )  # fmt: skip
             yield
 

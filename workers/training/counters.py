@@ -38,8 +38,8 @@ class Purpose(IntEnum):
 
 
 class Part(IntEnum):
-    """The parts of what D sees at one step, each with augmentations and dropout masks of its own.
-    The numbers must not change either."""
+    """The parts of what D, or a guide, sees at one step, each with augmentations and dropout masks
+    of its own. The numbers must not change either."""
 
     REALS = 0
     FAKES = 1
