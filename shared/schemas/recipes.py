@@ -246,7 +246,7 @@ class GanConfig(Frozen):
 
     @property
     def _unit_d(self) -> int:
-        """Images that a rank must hold together for D."""
+        """Images that a rank must hold together for D and for the guide."""
         contrasts = self.penalties.contrast_weight or self.guide.weight
         group = CONTRAST_GROUP if contrasts else 1
         return math.lcm(self.discriminator.unit, group)

@@ -121,6 +121,8 @@ def main() -> None:
     data, rows = pictures(), []
     changes = [argument for argument in sys.argv[1:] if "=" in argument]
     chosen = set(sys.argv[1:]) - set(changes)
+    if unknown := chosen - {preset for _, preset, _ in RUNS}:
+        sys.exit(f"no such preset: {', '.join(unknown)}")
     for name, preset, particular in RUNS:
         if chosen and preset not in chosen:
             continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -20,10 +18,9 @@ def guide_of(recipe: Gan) -> Guide:
     return recipe._guide
 
 
-def guided(**overrides: Any) -> Gan:
+def guided() -> Gan:
     """A recipe whose guide has learned from 3,000 pictures."""
-    config = tiny("text-to-image", **{"guide": {"kimg": 3}} | overrides)
-    return run_rounds(config, Ranks(), 0)[0]
+    return run_rounds(tiny("text-to-image", guide={"kimg": 3}), Ranks(), 0)[0]
 
 
 def test_it_tells_a_pictures_own_text_from_anothers() -> None:

@@ -105,16 +105,16 @@ class Gan:
         kimg = min(self.config.guide.kimg, self.config.kimg)
         num_steps = max(1, round(1000 * kimg / n))
 
-        def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for step in range(num_steps):
-                reals, numbers = self._reals.of(step)
-                c = self._conditions.told(self._conditions.of_reals(numbers, step, n))
-                assert c is not None
-                parts = (Part.GUIDE_REALS,)
-                yield augmentation(reals, self._counters, step, n=n, parts=parts), c
+        def pairs(step: int) -> tuple[Tensor, Tensor]:
+            reals, numbers = self._reals.of(step)
+            c = self._conditions.told(self._conditions.of_reals(numbers, step, n))
+            assert c is not None, "a guide needs texts"
+            parts = (Part.GUIDE_REALS,)
+            return augmentation(reals, self._counters, step, n=n, parts=parts), c
 
-        for step, misfit in enumerate(guide.learn(pairs(), num_steps), start=1):
-            if self._ranks.is_first and step * 4 // num_steps > (step - 1) * 4 // num_steps:
+        for step, misfit in enumerate(guide.learn(pairs, num_steps), start=1):
+            # Say ten times how far it is.
+            if self._ranks.is_first and step * 10 // num_steps > (step - 1) * 10 // num_steps:
                 log.info(
                     "the guide learns which picture has which text",
                     kimg=step * n / 1000, of=kimg, misfit=misfit.item(),

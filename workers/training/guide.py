@@ -7,7 +7,7 @@ own, which no fake has ever moved (DAMSM, Xu 2018, section 3.2; CLIP guidance, S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
@@ -21,7 +21,9 @@ from workers.training.precision import autocast
 from workers.training.ranks import Ranks
 
 WIDTH = 32
+"""Channels of its first layer; each further one has twice as many."""
 LEARNING = OptimizerConfig(lr=1e-3, beta1=0.9, beta2=0.99, decay_from=0.5)
+"""Usual values; others were not tried."""
 LIGHTLY = AugmentConfig(p=0.8, colour=0.2, shift=0.1, cutout=0.0)
 """What it learns from is changed less than what D sees: it will judge pictures as they are."""
 
@@ -53,15 +55,18 @@ class Guide:
             read = self.network.read(pictures)
         return contrast(*self.network.aligned(read, c), c)
 
-    def learn(self, pairs: Iterable[tuple[Tensor, Tensor]], num_steps: int) -> Iterator[Tensor]:
-        """Learn from one batch of `pairs` a step, as `misfit` takes them; yields each step's
-        misfit. Every rank learns from its share."""
+    def learn(
+        self, pairs: Callable[[int], tuple[Tensor, Tensor]], num_steps: int
+    ) -> Iterator[Tensor]:
+        """Learn from `pairs(step)`, this rank's share of a step's real pictures and their texts as
+        `misfit` takes them. Yields the misfit [] of each step, this rank's, before it was learned
+        from."""
         self.network.train().requires_grad_(True)
         norms = NormStatistics(self.network)
         adam = FlatAdam(self.network, LEARNING, self._ranks, tail_size=norms.size)
-        for step, (pictures, c) in enumerate(pairs):
+        for step in range(num_steps):
             adam.zero_grad()
-            misfit = self.misfit(pictures, c)
+            misfit = self.misfit(*pairs(step))
             misfit.backward()
             norms.add(adam.tail, 1.0)
             adam.step(step / num_steps)
