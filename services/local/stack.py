@@ -129,7 +129,8 @@ class Stack:
 
     def _mourn(self, part: PartState, why: str) -> None:
         now = time.monotonic()
-        self._processes.pop(part.name, None)
+        if process := self._processes.pop(part.name, None):
+            process.stop()
         if now - self._began[part.name] > STEADY_S:
             self._delays_s[part.name] = 0.0
         delay_s = min(max(1.0, 2 * self._delays_s.get(part.name, 0.0)), RESTART_MAX_S)

@@ -12,6 +12,7 @@ from services.local.processes import PartFailed
 from services.local.servers import S3Server, start_redis, start_s3
 from shared.settings import Settings
 from shared.storage.objects import ObjectStore
+from tests.roads import wait_for
 
 
 def listening(pid: int) -> set[str]:
@@ -40,7 +41,7 @@ def test_servers_listen_on_loopback_only(tmp_path: Path) -> None:
 def test_a_stopped_server_leaves_no_sockets(tmp_path: Path) -> None:
     with start_s3(tmp_path) as s3:
         socket = Path(f"/tmp/seaweedfs-s3-{s3.port}.sock")
-        assert socket.is_socket()
+        wait_for(socket.is_socket, within_s=30, what=f"{socket} is there")
     assert not socket.exists()
 
 
