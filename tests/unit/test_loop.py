@@ -1,4 +1,4 @@
-"""The loop: bit-identical resumes, stops that leave a checkpoint, remedies that are really off."""
+"""The loop: stops that leave a checkpoint, remedies that are really off."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ import pytest
 import torch
 
 from shared.errors import TrainingFailed
-from shared.schemas.presets import PRESETS
-from tests.training import PARTS, run_rounds, tiny, train_steps
+from tests.training import run_rounds, tiny, train_steps
 from workers.recipes.gan import Gan
 from workers.training.loop import Checkpoint, Grid, Metrics
 from workers.training.ranks import Ranks
 from workers.training.reals import to_float
 
 SHORT = {"kimg": 0.9, "checkpoint_every_kimg": 0.3, "grid_every_kimg": 0.45, "report_every_s": 0.01}
-
-
-def held(recipe: Gan) -> dict[str, torch.Tensor]:
-    return vars(recipe.replay.state()) if recipe.replay else {}
 
 
 def tensors(recipe: Gan) -> dict[str, torch.Tensor]:
@@ -31,24 +26,6 @@ def assert_same(one: Gan, other: Gan) -> None:
     found = tensors(other)
     for name, tensor in tensors(one).items():
         assert torch.equal(found[name], tensor), name
-
-
-@pytest.mark.parametrize(
-    ("preset", "overrides"),
-    [*((preset, {}) for preset in PRESETS), *PARTS.values()],
-    ids=[*PRESETS, *PARTS],
-)
-def test_a_resumed_run_ends_with_the_same_bits(preset: str, overrides: dict) -> None:
-    config = tiny(preset, **overrides, **SHORT)
-    whole, reports, complete = train_steps(config)
-    assert complete
-    checkpoints = [report for report in reports if isinstance(report, Checkpoint)]
-    assert len(checkpoints) >= 3
-    for checkpoint in checkpoints[:-1]:
-        resumed, _, _ = train_steps(config, start=checkpoint)
-        assert_same(whole, resumed)
-        for name, tensor in held(whole).items():
-            assert torch.equal(held(resumed)[name], tensor)
 
 
 def test_an_adaptive_augmentation_goes_on_where_it_was() -> None:
@@ -158,7 +135,7 @@ def test_the_bootstrap_teaches_d_to_tell_reals_from_noise() -> None:
 
 def test_a_conditional_gan_learns_where_its_classes_lie() -> None:
     """Squares in four quarters: the bright one is the asked one (0.94 to 0.98 of them, 5 seeds)."""
-    config = tiny("modern-conditional", **SHORT | {"kimg": 20, "ema_half_life_kimg": 1.0})
+    config = tiny("modern-conditional", kimg=20, ema_half_life_kimg=1.0)
     recipe, _, _ = train_steps(config)
     images = torch.from_numpy(recipe.samples()).float()[..., 0]
     labels = torch.tensor([i % 10 % 4 for i in range(80)])
