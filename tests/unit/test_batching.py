@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
 
-from services.serving.batching import Batcher, WaitingRoom
+from services.serving.batching import SHORT_S, Batcher, WaitingRoom
 from shared.errors import TooMany
 
 
@@ -106,6 +108,29 @@ def test_who_asks_again_at_once_is_in_the_next_batch(executor: ThreadPoolExecuto
 
     run_held(work, executor, submit)
     assert [len(batch) for batch in work.batches] == [1, 4, 4, 4, 3]
+
+
+def test_short_work_is_done_where_it_stands_and_long_work_in_a_thread(
+    executor: ThreadPoolExecutor,
+) -> None:
+    threads: list[int] = []
+
+    def work(items: Sequence[float]) -> Sequence[float]:
+        threads.append(threading.get_ident())
+        until = time.thread_time() + sum(items)
+        while time.thread_time() < until:
+            pass
+        return items
+
+    async def main() -> list[bool]:
+        batcher = Batcher(work, max_weight=4, executor=executor)
+        for seconds, weight in ((0.0, 1), (0.0, 1), (2 * SHORT_S, 2), (0.0, 2), (0.0, 2)):
+            await batcher.submit(seconds, weight=weight)
+        here = threading.get_ident()
+        return [thread == here for thread in threads]
+
+    # What is not known yet may be long, and what was long the last time is not known to be short.
+    assert asyncio.run(main()) == [False, True, False, False, True]
 
 
 def test_a_failed_batch_fails_its_callers_and_no_other(executor: ThreadPoolExecutor) -> None:
