@@ -130,7 +130,7 @@ SERVING_LATENCY = Metric(
 SERVING_BATCH = Metric(
     "histogram",
     "elmyr_serving_batch_images",
-    "Images that were drawn together.",
+    "Images asked for that were drawn together.",
     ("deployment",),
     (1, 2, 4, 8, 16, 32, 64),
 )

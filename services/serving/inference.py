@@ -38,6 +38,10 @@ def specialise(network: nn.Module) -> None:
                     setattr(parent, name, Folded(child))
                 case nn.ConvTranspose2d() if child.out_channels <= MAX_SUB_PIXEL_CHANNELS:
                     setattr(parent, name, FilledUp(SubPixel(child), MIN_CONVOLUTION_ROWS))
+                case nn.ConvTranspose2d():
+                    # As what it is given: otherwise reordered in each call.
+                    weight = child.weight.detach().contiguous(memory_format=torch.channels_last)
+                    child.weight = nn.Parameter(weight)
 
 
 class FilledUp(nn.Module):

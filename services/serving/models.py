@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -22,6 +22,7 @@ import structlog
 
 from services.serving.batching import Batcher
 from services.serving.drawing import MAX_BATCH, Draw, Drawer, label_number
+from services.serving.requests import MAX_SEED
 from shared.errors import NotFound, Unavailable
 from shared.images import Pixels
 from shared.networks import snapshot
@@ -62,6 +63,10 @@ class LoadedModel:
         self._batcher: Batcher[tuple[Draw, Render], bytes] = Batcher(
             self._work, max_weight=MAX_BATCH, executor=executor, on_batch=on_batch
         )
+        self._spares: deque[tuple[int, Pixels]] = deque()
+        """Pictures of seeds that nobody has asked for."""
+        self._spares_from: int | None = None
+        """The seed from which the next batch draws some."""
 
     @property
     def generator(self) -> Generator:
@@ -78,9 +83,30 @@ class LoadedModel:
         """The pictures, rendered; drawn together with what others ask for at the same time."""
         return await self._batcher.submit((draw, render), weight=len(draw.indices))
 
+    async def draw_any(
+        self, seed: int, render: Callable[[Pixels, int], bytes]
+    ) -> tuple[int, bytes]:
+        """A picture for who has no wishes, rendered, and its seed: that of a picture which lies
+        ready, else `seed`. A small network draws several in hardly more time than one, so those of
+        the next seeds are drawn with it."""
+        if self._spares:
+            ready, pixels = self._spares.popleft()
+            return ready, render(pixels, ready)
+        self._spares_from = seed + 1
+        return seed, await self.draw(Draw(seed, range(1)), lambda pixels: render(pixels, seed))
+
     def _work(self, orders: Sequence[tuple[Draw, Render]]) -> list[bytes]:
-        pictures = self._drawer.draw([draw for draw, _ in orders])
-        return [render(pixels) for pixels, (_, render) in zip(pictures, orders, strict=True)]
+        draws = [draw for draw, _ in orders]
+        seeds = range(0)
+        if self._spares_from is not None:
+            spare = self._drawer.spare(sum(len(draw.indices) for draw in draws))
+            seeds = range(self._spares_from, min(self._spares_from + spare, MAX_SEED))
+            self._spares_from = None
+        pictures = self._drawer.draw([*draws, *(Draw(seed, range(1)) for seed in seeds)])
+        num_asked = len(draws)
+        self._spares.extend(zip(seeds, pictures[num_asked:], strict=True))
+        asked = zip(pictures[:num_asked], orders, strict=True)
+        return [render(pixels) for pixels, (_, render) in asked]
 
 
 @dataclass(slots=True)
@@ -104,7 +130,7 @@ class Models:
         on_batch: Callable[[int], None] = lambda num_images: None,
     ) -> None:
         """`executor` draws; `max_bytes` bounds the weights in memory; `on_batch` hears how many
-        images are drawn together."""
+        images that were asked for are drawn together."""
         self.registry = Registry(store)
         self._store = store
         self._executor = executor

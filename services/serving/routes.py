@@ -30,6 +30,7 @@ from services.serving.models import Models
 from services.serving.open_inference import OpenInferenceRoutes
 from services.serving.requests import GenerateRequest, ImageRequest, PictureRequest
 from services.serving.studio import Studio
+from shared.images import Pixels
 from shared.settings import Settings
 
 
@@ -85,18 +86,25 @@ class Routes:
         ref = request.path_params["model"]
         seed = self._studio.seed(asked.seed)
         async with self._studio.place(ref, len(indices)) as model:
-            label, text = await self._studio.condition(model, asked.label, asked.prompt, root=root)
-            origin = Origin.of(model.card, seed)
-            body = await model.draw(
-                Draw(seed, indices, label, asked.truncation, text),
-                lambda pixels: answers.body(asked.format, pixels, origin),
-            )
+            card = model.card
+
+            def render(pixels: Pixels, seed: int) -> bytes:
+                return answers.body(asked.format, pixels, Origin.of(card, seed))
+
+            if asked.model_fields_set <= {"format"}:
+                seed, body = await model.draw_any(seed, render)
+            else:
+                label, text = await self._studio.condition(
+                    model, asked.label, asked.prompt, root=root
+                )
+                draw = Draw(seed, indices, label, asked.truncation, text)
+                body = await model.draw(draw, lambda pixels: render(pixels, seed))
         # Only a picture whose version and seed are named stays the same.
         named = asked.seed is not None and re.search(r"@\d+$", ref)
         cache = "public, max-age=31536000, immutable" if named else "no-store"
         return Response(
             body,
-            headers=origin.headers() | {"Cache-Control": cache},
+            headers=Origin.of(card, seed).headers() | {"Cache-Control": cache},
             media_type=answers.media_type(asked.format, len(indices)),
         )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from services.serving.answers import zipped
-from services.serving.drawing import Draw, Drawer, label_number, plans
+from services.serving.drawing import Draw, Drawer, label_number, plans, spares
 from shared.errors import InvalidInput
 from shared.images import Pixels
 from shared.schemas.networks import GeneratorConfig
@@ -67,6 +67,13 @@ def test_a_batch_is_cut_so_that_it_takes_least() -> None:
     assert sorted(small[11]) == [4, 8]
     # Only rows cost: none is wasted.
     assert all(sum(plan) == n for n, plan in enumerate(plans({8: 8.0, 2: 2.0, 1: 1.0}, 11)))
+
+
+def test_spares_are_drawn_where_a_picture_then_costs_at_most_half() -> None:
+    # A batch costs 9, a row 1: 11 rows cost twice as much as one, and 19 as five, but 5 * 4 > 19.
+    assert spares([9.0 + n for n in range(40)])[1:6] == [10, 11, 12, 13, 0]
+    # Only rows cost: two for the price of two.
+    assert spares([float(n) for n in range(40)]) == [0] * 40
 
 
 def test_the_classes_take_turns_from_the_seed_on() -> None:
