@@ -78,13 +78,16 @@ class Batcher(Generic[Item, Answer]):
         max_weight: int,
         executor: Executor,
         on_batch: Callable[[int], None] = lambda weight: None,
+        short_s: float = SHORT_S,
     ) -> None:
         """`work` answers its items in their order. A batch weighs at most `max_weight`, but always
-        holds one item; `on_batch` hears the weight of each."""
+        holds one item; `on_batch` hears the weight of each. One that takes at most `short_s` is
+        done in the event loop, others by the executor."""
         self._work = work
         self._max_weight = max_weight
         self._executor = executor
         self._on_batch = on_batch
+        self._short_s = short_s
         self._waiting: deque[_Waiting[Item, Answer]] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._seconds: dict[int, float] = {}
@@ -108,7 +111,7 @@ class Batcher(Generic[Item, Answer]):
             items = [waiting.item for waiting in batch]
             self._on_batch(weight)
             try:
-                if self._seconds.get(weight, math.inf) <= SHORT_S:
+                if self._seconds.get(weight, math.inf) <= self._short_s:
                     answers = self._timed(weight, items)
                 else:
                     answers = await loop.run_in_executor(self._executor, self._timed, weight, items)

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from services.serving.batching import Batcher
+from services.serving.batching import SHORT_S, Batcher
 from services.serving.drawing import MAX_BATCH, Draw, Drawer, label_number
 from services.serving.requests import MAX_SEED
 from shared.errors import NotFound, Unavailable
@@ -36,6 +36,9 @@ Version = tuple[str, int]
 
 Render = Callable[[Pixels], bytes]
 """Makes a body of the pictures [n, H, W, C]."""
+
+Order = tuple[Draw, Render]
+Work = Callable[[Sequence[Order]], Sequence[bytes]]
 
 Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
@@ -54,15 +57,12 @@ class LoadedModel:
         card: ModelCard,
         config: SnapshotConfig,
         drawer: Drawer,
-        executor: Executor,
-        on_batch: Callable[[int], None],
+        batcher: Callable[[Work], Batcher[Order, bytes]],
     ) -> None:
         self.card = card
         self.config = config
         self._drawer = drawer
-        self._batcher: Batcher[tuple[Draw, Render], bytes] = Batcher(
-            self._work, max_weight=MAX_BATCH, executor=executor, on_batch=on_batch
-        )
+        self._batcher = batcher(self._work)
         self._spares: deque[tuple[int, Pixels]] = deque()
         """Pictures of seeds that nobody has asked for."""
         self._spares_from: int | None = None
@@ -95,7 +95,7 @@ class LoadedModel:
         self._spares_from = seed + 1
         return seed, await self.draw(Draw(seed, range(1)), lambda pixels: render(pixels, seed))
 
-    def _work(self, orders: Sequence[tuple[Draw, Render]]) -> list[bytes]:
+    def _work(self, orders: Sequence[Order]) -> list[bytes]:
         draws = [draw for draw, _ in orders]
         seeds = range(0)
         if self._spares_from is not None:
@@ -128,15 +128,18 @@ class Models:
         max_bytes: int,
         alias_ttl_s: float,
         on_batch: Callable[[int], None] = lambda num_images: None,
+        short_s: float = SHORT_S,
     ) -> None:
-        """`executor` draws; `max_bytes` bounds the weights in memory; `on_batch` hears how many
-        images that were asked for are drawn together."""
+        """`executor` draws all that takes longer than `short_s`, the event loop the rest;
+        `max_bytes` bounds the weights in memory; `on_batch` hears how many images that were asked
+        for are drawn together."""
         self.registry = Registry(store)
         self._store = store
-        self._executor = executor
+        self._batcher: Callable[[Work], Batcher[Order, bytes]] = partial(
+            Batcher, max_weight=MAX_BATCH, executor=executor, on_batch=on_batch, short_s=short_s
+        )
         self._max_bytes = max_bytes
         self._alias_ttl_s = alias_ttl_s
-        self._on_batch = on_batch
         self._threads = ThreadPoolExecutor(NUM_STORE_THREADS, thread_name_prefix="store")
         self._loaded: dict[Version, LoadedModel] = {}  # the least recently used first
         self._num_bytes: dict[Version, int] = {}  # of what is loaded and what is being loaded
@@ -259,7 +262,7 @@ class Models:
             sizes=drawer.sizes,
             seconds=round(time.monotonic() - started, 3),
         )
-        return LoadedModel(card, config, drawer, self._executor, self._on_batch)
+        return LoadedModel(card, config, drawer, self._batcher)
 
     def _make_room(self, num_bytes: int) -> None:
         """Evict what is not in use until there is room. A model larger than all room stands alone.

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from services.serving.batching import SHORT_S
 from services.serving.bulk import BulkRoutes
 from services.serving.metering import Meter, Metered
 from services.serving.models import Models
@@ -35,12 +36,12 @@ def interactive(settings: Settings) -> Metered:
 def bulk(settings: Settings) -> Metered:
     """The application of the bulk deployment."""
     executor = ThreadPoolExecutor(1, "draw", initializer=yield_to_requests)
-    models, store, meter = _parts("bulk", settings, executor)
+    models, store, meter = _parts("bulk", settings, executor, short_s=0)  # all of it yields
     return Metered(traced(BulkRoutes(models, store, settings).app()), meter)
 
 
 def _parts(
-    deployment: str, settings: Settings, executor: ThreadPoolExecutor
+    deployment: str, settings: Settings, executor: ThreadPoolExecutor, short_s: float = SHORT_S
 ) -> tuple[Models, ObjectStore, Meter]:
     process = "serving" if deployment == "interactive" else deployment
     configure_logs(process)
@@ -56,6 +57,7 @@ def _parts(
         max_bytes=settings.serve_cache_bytes,
         alias_ttl_s=settings.serve_alias_ttl_s,
         on_batch=meter.drawn,
+        short_s=short_s,
     )
     meter.gauges = {
         metrics.SERVING_MODELS: models.num_loaded,

@@ -122,15 +122,17 @@ def test_short_work_is_done_where_it_stands_and_long_work_in_a_thread(
             pass
         return items
 
-    async def main() -> list[bool]:
-        batcher = Batcher(work, max_weight=4, executor=executor)
+    async def main(short_s: float) -> list[bool]:
+        threads.clear()
+        batcher = Batcher(work, max_weight=4, executor=executor, short_s=short_s)
         for seconds, weight in ((0.0, 1), (0.0, 1), (2 * SHORT_S, 2), (0.0, 2), (0.0, 2)):
             await batcher.submit(seconds, weight=weight)
         here = threading.get_ident()
         return [thread == here for thread in threads]
 
     # What is not known yet may be long, and what was long the last time is not known to be short.
-    assert asyncio.run(main()) == [False, True, False, False, True]
+    assert asyncio.run(main(SHORT_S)) == [False, True, False, False, True]
+    assert asyncio.run(main(0)) == [False] * 5
 
 
 def test_a_failed_batch_fails_its_callers_and_no_other(executor: ThreadPoolExecutor) -> None:
