@@ -162,6 +162,24 @@ def test_a_dead_part_is_named_and_started_again_while_the_others_go_on(
     assert "redis ended with code -9; the end of" in supervisor.end()
 
 
+def sockets_of(pid: int) -> set[str]:
+    """The files of the UNIX sockets on which a process listens."""
+    return {entry.laddr for entry in psutil.Process(pid).net_connections(kind="unix")} - {""}
+
+
+def test_a_dead_part_leaves_no_sockets_behind_its_successor(supervisor: Supervisor) -> None:
+    s3 = supervisor.start().part("s3").pid
+    assert s3 is not None
+    until(lambda: len(sockets_of(s3)) >= 4)  # opened one after the other
+    old = sockets_of(s3)
+    os.kill(s3, signal.SIGKILL)
+    until(lambda: status(supervisor.data_dir).part("s3").pid not in (None, s3))
+    new = status(supervisor.data_dir).part("s3").pid
+    assert new is not None
+    # Its port, and so the names of two of them, are those of before; the others are new.
+    until(lambda: not any(Path(name).exists() for name in old - sockets_of(new)))
+
+
 def test_a_second_stack_on_the_folder_is_refused(supervisor: Supervisor) -> None:
     supervisor.start()
     second = Supervisor(supervisor.data_dir).spawn()
