@@ -9,8 +9,8 @@ threads, never by a fork.
 from __future__ import annotations
 
 import hashlib
-import io
 import random
+import re
 import threading
 import time
 import uuid
@@ -18,19 +18,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
-import urllib3
-from minio import Minio
-from minio.error import MinioException, S3Error
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.store import S3Store
 
 from shared.errors import (
-    Conflict,
     CorruptObject,
-    ElmyrError,
     NotFound,
     PreconditionFailed,
     TooLarge,
@@ -40,18 +41,26 @@ from shared.errors import (
 from shared.settings import Settings
 from shared.storage import keys
 
+if TYPE_CHECKING:
+    from obstore import GetResult, ObjectMeta, PutMode
+    from obstore.store import S3Credential
+
 MAX_OBJECT_BYTES = 64 * 2**20
 CHUNK_BYTES = 256 * 2**10
 PART_BYTES = 8 * 2**20
 MAX_PARTS = 10_000  # S3's own limit
-MAX_CONNECTIONS = 64  # kept open; a burst may open more
 NUM_CONFLICT_RETRIES = 5
 MAX_LOST_RACES = 100  # every loss means that somebody else won
 PROBE_ROUNDS = 8
 RETRY_AFTER_S = 2.0
 JITTER = random.SystemRandom()
 
-MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchUpload"})
+BUCKET_REGION = (
+    "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint>"
+    "</CreateBucketConfiguration>"
+)
+REFUSAL = re.compile(r"<Code>([^<]+)</Code>(?:<Message>([^<]*)</Message>)?")
+"""What an S3 server says in the body of an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,49 +77,65 @@ class ObjectStore:
     """One bucket.
 
     Every method raises Unavailable when the store refuses us or does not answer (no connection: in
-    1 s; a silent host: 10 s; a silent server: 30 s), and InvalidInput for a key that could leave
+    1 s; a silent host: 10 s; a silent server: 15 s), and InvalidInput for a key that could leave
     its prefix.
     """
 
-    def __init__(self, client: Minio, bucket: str) -> None:
-        self._client: Any = client
-        self._bucket = bucket
+    def __init__(self, client: S3Store) -> None:
+        self._client = client
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ObjectStore:
-        """The bucket that the settings name; nothing is sent yet."""
-        http = urllib3.PoolManager(
-            maxsize=MAX_CONNECTIONS,
-            # `connect` is also the time that sending one part may take: 8 MiB at 1.7 MB/s.
-            timeout=urllib3.Timeout(connect=5, read=15),
-            retries=urllib3.Retry(
-                total=3,
-                connect=1,
-                read=1,
-                backoff_factor=0.1,
-                status_forcelist=(500, 502, 503, 504),
-                respect_retry_after_header=False,  # a server must not choose how long we hang
-            ),
-        )
-        client = Minio(
-            settings.s3_endpoint,
-            access_key=settings.s3_access_key.get_secret_value() or None,
-            secret_key=settings.s3_secret_key.get_secret_value() or None,
-            secure=settings.s3_secure,
+        """The bucket that the settings name; nothing is sent yet.
+
+        What AWS_* variables of the environment say is not asked for: all that matters is named.
+        """
+        access_key = settings.s3_access_key.get_secret_value()
+
+        def credentials() -> S3Credential:
+            # Beside keys as options, an AWS_SESSION_TOKEN would be taken for theirs.
+            return {
+                "access_key_id": access_key,
+                "secret_access_key": settings.s3_secret_key.get_secret_value(),
+                "token": None,
+                "expires_at": None,
+            }
+
+        scheme = "https" if settings.s3_secure else "http"
+        client = S3Store(
+            settings.s3_bucket,
+            aws_endpoint_url_s3=f"{scheme}://{settings.s3_endpoint}",
             region=settings.s3_region,
-            http_client=http,
+            skip_signature=not access_key,
+            virtual_hosted_style_request=False,
+            conditional_put="etag",
+            credential_provider=credentials,
+            client_options={
+                "allow_http": not settings.s3_secure,
+                "connect_timeout": timedelta(seconds=5),
+                "read_timeout": timedelta(seconds=15),
+                "timeout": timedelta(days=1),  # of a whole download
+            },
+            retry_config={
+                "max_retries": 3,
+                "retry_timeout": timedelta(seconds=10),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=1),
+                },
+            },
         )
-        return cls(client, settings.s3_bucket)
+        return cls(client)
 
     def ensure_bucket(self) -> None:
         """Make the bucket if it is not there; several processes may do so at once."""
-        with _elmyr_errors(self._bucket):
-            if not self._client.bucket_exists(self._bucket):
-                try:
-                    self._client.make_bucket(self._bucket)
-                except S3Error as error:
-                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                        raise
+        status = self._ask_for_bucket("HEAD")
+        if status == HTTPStatus.NOT_FOUND:
+            status = self._ask_for_bucket("PUT")
+        if status not in (HTTPStatus.OK, HTTPStatus.CONFLICT):
+            raise Unavailable(
+                f"the object store refused its bucket: status {status}", retry_after_s=RETRY_AFTER_S
+            )
 
     def probe(self) -> None:
         """Race two writers for one object, eight times by each condition; takes about 0.2 s.
@@ -135,18 +160,7 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> str:
         """Write an object, replacing what is there; returns its ETag."""
-        if len(data) <= PART_BYTES:
-            return self._put(key, data, {"Content-Type": content_type})
-        with _elmyr_errors(key):
-            written = self._client.put_object(
-                self._bucket,
-                keys.checked(key),
-                io.BytesIO(data),
-                length=len(data),
-                content_type=content_type,
-                part_size=PART_BYTES,
-            )
-        return str(written.etag)
+        return self._put(key, data, "overwrite", content_type)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Write an object unless the key exists; returns its ETag.
@@ -156,7 +170,7 @@ class ObjectStore:
 
         Raises PreconditionFailed: the key holds other bytes.
         """
-        return self._put_conditionally(key, data, {"If-None-Match": "*"})
+        return self._put_conditionally(key, data, expected=None)
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> str:
         """Replace an object whose ETag is still `etag`; returns the new ETag.
@@ -165,7 +179,7 @@ class ObjectStore:
 
         Raises PreconditionFailed: the object changed, or is gone.
         """
-        return self._put_conditionally(key, data, {"If-Match": etag})
+        return self._put_conditionally(key, data, expected=etag)
 
     def update(self, key: str, change: Callable[[bytes | None], bytes]) -> bytes:
         """Read, change and write back an object, again and again until nobody came between.
@@ -197,22 +211,21 @@ class ObjectStore:
 
         Raises TooLarge: the stream holds more than `max_bytes`. What reading it raises passes.
         """
-        reader = _MeasuredReader(stream, max_bytes=max_bytes)
+        measured = _MeasuredStream(stream, max_bytes=max_bytes)
         with _elmyr_errors(key):
-            self._client.put_object(
-                self._bucket,
+            obstore.put(
+                self._client,
                 keys.checked(key),
-                reader,
-                length=-1,
-                part_size=max(PART_BYTES, max_bytes // MAX_PARTS + 1),
-                num_parallel_uploads=1,
+                iter(measured),
+                chunk_size=max(PART_BYTES, max_bytes // MAX_PARTS + 1),
+                max_concurrency=1,
             )
-        return reader.num_bytes, reader.sha256.hexdigest()
+        return measured.num_bytes, measured.sha256.hexdigest()
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is fine."""
         with suppress(NotFound), _elmyr_errors(key):
-            self._client.remove_object(self._bucket, keys.checked(key))
+            obstore.delete(self._client, keys.checked(key))
 
     # Reading
 
@@ -238,22 +251,17 @@ class ObjectStore:
         return data
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The object in chunks of at most 256 KiB.
+        """The object in chunks of 256 KiB or somewhat more.
 
         Raises NotFound at the call, before the first chunk is asked for.
         """
-        response = self._open(key)
+        chunks = self._open(key).stream(CHUNK_BYTES)
 
-        def chunks() -> Iterator[bytes]:
-            try:
-                with _elmyr_errors(key):
-                    yield from response.stream(CHUNK_BYTES)
-            finally:
-                # Half read, it cannot go back to the pool.
-                response.close()
-                response.release_conn()
+        def translated() -> Iterator[bytes]:
+            with _elmyr_errors(key):
+                yield from chunks
 
-        return chunks()
+        return translated()
 
     def download(self, key: str, path: Path) -> None:
         """Write the object to `path`, which appears whole or not at all. Raises NotFound."""
@@ -267,27 +275,24 @@ class ObjectStore:
             unfinished.unlink(missing_ok=True)
 
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """The objects under `prefix`, lazily, by key (SeaweedFS: `/` sorts before all else)."""
+        """The objects under `prefix` (which ends in `/`), lazily, by key.
+
+        SeaweedFS sorts `/` before all else.
+        """
         with _elmyr_errors(prefix):
-            for found in self._client.list_objects(
-                self._bucket, keys.checked(prefix), recursive=True, start_after=start_after
-            ):
-                yield ObjectInfo(
-                    found.object_name, found.size, _bare(found.etag), found.last_modified
-                )
+            for found in obstore.list(self._client, keys.checked(prefix), offset=start_after):
+                yield from map(_info, found)
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The names right under `prefix` (which ends in `/`) that have objects below them."""
         with _elmyr_errors(prefix):
-            for found in self._client.list_objects(self._bucket, keys.checked(prefix)):
-                if found.is_dir:
-                    yield found.object_name.removeprefix(prefix).rstrip("/")
+            found = obstore.list_with_delimiter(self._client, keys.checked(prefix))
+        return (folder.removeprefix(prefix) for folder in found["common_prefixes"])
 
     def stat(self, key: str) -> ObjectInfo:
         """Size, ETag and time of an object. Raises NotFound."""
         with _elmyr_errors(key):
-            found = self._client.stat_object(self._bucket, keys.checked(key))
-        return ObjectInfo(key, found.size, _bare(found.etag), found.last_modified)
+            return _info(obstore.head(self._client, keys.checked(key)))
 
     # The parts
 
@@ -314,58 +319,69 @@ class ObjectStore:
                 "conditional writes (AWS S3, MinIO or SeaweedFS, in a recent release)"
             )
 
-    def _put(self, key: str, data: bytes, headers: dict[str, str]) -> str:
-        # minio 7.2 has no public conditional put: `put_object(metadata=...)` turns the condition
-        # into x-amz-meta-if-none-match and overwrites. Its single-part put sends headers as given.
-        with _elmyr_errors(key):
-            written = self._client._put_object(self._bucket, keys.checked(key), data, headers)
-        return str(written.etag)
+    def _ask_for_bucket(self, method: Literal["HEAD", "PUT"]) -> int:
+        """The status of a request for the bucket itself, which obstore can sign but not make."""
+        address = obstore.sign(self._client, method, "", timedelta(minutes=1))
+        region = self._client.config["region"]
+        body = BUCKET_REGION.format(region=region) if region != "us-east-1" else ""
+        request = Request(address, data=body.encode() or None, method=method)  # noqa: S310
+        try:
+            with urlopen(request, timeout=15) as answer:  # noqa: S310 - the settings' own address
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+        except OSError as error:
+            raise _unavailable("its bucket", error) from error
 
-    def _put_conditionally(self, key: str, data: bytes, condition: dict[str, str]) -> str:
+    def _put(
+        self, key: str, data: bytes, mode: PutMode, content_type: str = "application/octet-stream"
+    ) -> str:
+        with _elmyr_errors(key):
+            written = obstore.put(
+                self._client,
+                keys.checked(key),
+                data,
+                mode=mode,
+                attributes={"Content-Type": content_type},
+                chunk_size=PART_BYTES,
+            )
+        return _bare(written["e_tag"])
+
+    def _put_conditionally(self, key: str, data: bytes, *, expected: str | None) -> str:
+        """Write where the ETag is `expected` (None: where nothing is)."""
+        mode: PutMode = "create" if expected is None else {"e_tag": f'"{expected}"'}
         for attempt in range(NUM_CONFLICT_RETRIES):
             try:
-                return self._put(key, data, dict(condition))
-            except (PreconditionFailed, NotFound) as error:  # If-Match without an object: AWS 404
-                return self._settle(key, data, condition, error)
-            except Conflict:  # another conditional write is in flight (AWS: 409)
+                return self._put(key, data, mode)
+            except PreconditionFailed as refusal:
+                present, etag = self._present(key)
+                if present == data:
+                    return str(etag)  # by our own earlier try
+                if etag != expected:
+                    raise PreconditionFailed(f"somebody else wrote object {key} first") from refusal
+                # Another conditional write was in flight (AWS: 409).
                 time.sleep(JITTER.uniform(0, 0.05 * 2**attempt))
         raise Unavailable(f"object {key} is being written without end", retry_after_s=RETRY_AFTER_S)
 
-    def _settle(self, key: str, data: bytes, condition: dict[str, str], refusal: ElmyrError) -> str:
-        """A condition was refused: our own earlier try is success, anything else has lost."""
+    def _present(self, key: str) -> tuple[bytes, str] | tuple[None, None]:
         try:
-            present, etag = self.get_with_etag(key)
-        except NotFound as error:
-            raise PreconditionFailed(f"object {key} is not there any more") from error
-        if present == data:
-            return etag
-        if condition.get("If-Match") == etag:
-            # Unchanged and still refused: this store takes an ETag in quotes only. Most take both.
-            return self._put_conditionally(key, data, {"If-Match": f'"{etag}"'})
-        raise PreconditionFailed(f"somebody else wrote object {key} first") from refusal
+            return self.get_with_etag(key)
+        except NotFound:
+            return None, None
 
     def _get(self, key: str, max_bytes: int) -> tuple[bytes, str]:
-        response = self._open(key)
-        try:
-            if int(response.headers.get("Content-Length", 0)) > max_bytes:
-                raise TooLarge(f"object {key} is larger than {max_bytes} bytes")
-            with _elmyr_errors(key):
-                data = response.read(max_bytes + 1)
-        except TooLarge:
-            response.close()  # unread, it cannot go back to the pool
-            raise
-        finally:
-            response.release_conn()
-        if len(data) > max_bytes:
+        found = self._open(key)
+        if found.meta["size"] > max_bytes:
             raise TooLarge(f"object {key} is larger than {max_bytes} bytes")
-        return data, _bare(response.headers["ETag"])
-
-    def _open(self, key: str) -> Any:
         with _elmyr_errors(key):
-            return self._client.get_object(self._bucket, keys.checked(key))
+            return bytes(found.bytes()), _bare(found.meta["e_tag"])
+
+    def _open(self, key: str) -> GetResult:
+        with _elmyr_errors(key):
+            return obstore.get(self._client, keys.checked(key))
 
 
-class _MeasuredReader:
+class _MeasuredStream:
     """Counts and hashes what is read; raises TooLarge as soon as there is more than `max_bytes`."""
 
     def __init__(self, stream: BinaryIO, *, max_bytes: int) -> None:
@@ -374,41 +390,41 @@ class _MeasuredReader:
         self.num_bytes = 0
         self.sha256 = hashlib.sha256()
 
-    def read(self, size: int) -> bytes:
-        """`size` bytes, fewer only at the end: minio joins short reads one by one, O(n^2)."""
-        pieces = []
-        missing = size
-        while missing and (piece := self._stream.read(min(missing, CHUNK_BYTES))):
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._stream.read(CHUNK_BYTES):
             self.num_bytes += len(piece)
             if self.num_bytes > self._max_bytes:
                 raise TooLarge(f"the body is larger than {self._max_bytes} bytes")
             self.sha256.update(piece)
-            pieces.append(piece)
-            missing -= len(piece)
-        return b"".join(pieces)
+            yield piece
 
 
-def _bare(etag: str) -> str:
-    return etag.strip('"')
+def _info(found: ObjectMeta) -> ObjectInfo:
+    return ObjectInfo(found["path"], found["size"], _bare(found["e_tag"]), found["last_modified"])
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").strip('"')
 
 
 @contextmanager
 def _elmyr_errors(key: str) -> Iterator[None]:
-    """Translate what minio and urllib3 raise; `key` names the object in the message."""
+    """Translate what obstore raises; `key` names the object in the message."""
     try:
         yield
-    except S3Error as error:
-        if error.code in MISSING:
-            raise NotFound(f"no object {key}") from error
-        if error.response.status == 412:
-            raise PreconditionFailed(f"object {key} is not as the write expects") from error
-        if error.response.status == 409:
-            raise Conflict(f"object {key} is being written by somebody else") from error
-        raise Unavailable(
-            f"the object store refused {key}: {error.code} {error.message}",
-            retry_after_s=RETRY_AFTER_S,
-        ) from error
-    except (MinioException, urllib3.exceptions.HTTPError) as error:
-        raise Unavailable(
-            f"the object store does not answer for {key}: {error}", retry_after_s=RETRY_AFTER_S
-        ) from error
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise PreconditionFailed(f"object {key} is not as the write expects") from error
+    except FileNotFoundError as error:
+        if "NoSuchBucket" in str(error):
+            raise _unavailable(key, error) from error
+        raise NotFound(f"no object {key}") from error
+    except BaseError as error:
+        raise _unavailable(key, error) from error
+
+
+def _unavailable(key: str, error: Exception) -> Unavailable:
+    if refusal := REFUSAL.search(str(error)):
+        detail = f"the object store refused {key}: {' '.join(filter(None, refusal.groups()))}"
+    else:
+        detail = f"the object store does not answer for {key}: {str(error).partition(chr(10))[0]}"
+    return Unavailable(detail, retry_after_s=RETRY_AFTER_S)

@@ -16,7 +16,7 @@ from typer.main import get_command
 from services.cli.main import app
 
 SNAPSHOT = Path(__file__).with_name("cli_surface.txt")
-HEAVY = ("torch", "ray", "redis", "minio", "fastapi", "uvicorn", "numpy", "PIL", "pyarrow")
+HEAVY = ("torch", "ray", "redis", "obstore", "fastapi", "uvicorn", "numpy", "PIL", "pyarrow")
 
 
 def surface() -> str:
