@@ -12,7 +12,6 @@ import importlib
 import os
 import signal
 import sys
-import tempfile
 from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
@@ -26,6 +25,7 @@ from shared.schemas.jobs import JobKind
 from shared.settings import settings
 from workers.jobs.context import AttemptContext, End
 from workers.jobs.metrics import TrainingMetrics
+from workers.jobs.scratch import scratch
 
 # By name, so that torch is imported while the heart beats already.
 JOBS = {
@@ -47,9 +47,7 @@ def main() -> None:
     context = AttemptContext.open(job_id, number, settings())
     context.observe = TrainingMetrics(job_id)
     stop_on_sigterm(context)
-    # The trainer's tear-down may still write there when we leave.
-    with tempfile.TemporaryDirectory(prefix="elmyr-", ignore_cleanup_errors=True) as folder:
-        tempfile.tempdir = folder
+    with scratch():
         try:
             with _span(context), context:
                 end = _end(context)

@@ -25,6 +25,7 @@ from shared.schemas.datasets import DatasetManifest
 from shared.schemas.jobs import Job, JobKind, JobState, JobSubmission
 from shared.schemas.models import ModelCard
 from shared.schemas.presets import PRESETS
+from shared.schemas.recipes import GanConfig
 from shared.schemas.specs import (
     SPECS,
     EncodeSpec,
@@ -56,7 +57,7 @@ class Resolved:
     """A submission whose names are pinned, and the configuration that it leads to (if any yet)."""
 
     submission: JobSubmission
-    config: dict[str, Any] | None = None
+    config: GanConfig | None = None
 
 
 def submit(parts: Parts, submission: JobSubmission, *, owner: str, key: str | None) -> Job:
@@ -153,7 +154,7 @@ def _earlier(parts: Parts, index: int, job_id: str) -> Job:
 
 def _train(
     parts: Parts, spec: TrainSpec, after: Sequence[Job]
-) -> tuple[TrainSpec, dict[str, Any] | None]:
+) -> tuple[TrainSpec, GanConfig | None]:
     if spec.preset not in PRESETS:
         there = ", ".join(PRESETS)
         raise _at("/spec/preset", InvalidInput, f"no preset {spec.preset}; there are: {there}")
@@ -163,15 +164,10 @@ def _train(
     config = spec.resolved(manifest)
     if config.generator.text_dim:
         find_encoder(parts.settings.text_encoder, pointer="/spec/preset")
-    return (
-        spec.model_copy(update={"dataset_version": manifest.version}),
-        config.model_dump(mode="json"),
-    )
+    return spec.model_copy(update={"dataset_version": manifest.version}), config
 
 
-def _sample(
-    parts: Parts, spec: SampleSpec, after: Sequence[Job]
-) -> tuple[SampleSpec, dict[str, Any] | None]:
+def _sample(parts: Parts, spec: SampleSpec, after: Sequence[Job]) -> tuple[SampleSpec, None]:
     if _model_will_come(after, spec.model):
         return spec, None
     card = _card(parts, spec.model)
@@ -195,7 +191,7 @@ def _sample(
 
 def _model_and_dataset(
     parts: Parts, spec: ModelAndDataset, after: Sequence[Job]
-) -> tuple[ModelAndDataset, dict[str, Any] | None]:
+) -> tuple[ModelAndDataset, None]:
     pinned = {}
     if not _dataset_will_come(after, spec):
         pinned["dataset_version"] = _manifest(parts, spec).version
@@ -204,9 +200,7 @@ def _model_and_dataset(
     return spec.model_copy(update=pinned), None
 
 
-def _evaluate(
-    parts: Parts, spec: EvaluateSpec, after: Sequence[Job]
-) -> tuple[EvaluateSpec, dict[str, Any] | None]:
+def _evaluate(parts: Parts, spec: EvaluateSpec, after: Sequence[Job]) -> tuple[EvaluateSpec, None]:
     if spec.features == "inception":
         find_inception(parts.settings.inception_weights, pointer="/spec/features")
     return _model_and_dataset(parts, spec, after)
@@ -250,7 +244,7 @@ def _pinned(card: ModelCard) -> str:
 
 
 RESOLVERS: dict[
-    type[Spec], Callable[[Parts, Any, Sequence[Job]], tuple[Spec, dict[str, Any] | None]]
+    type[Spec], Callable[[Parts, Any, Sequence[Job]], tuple[Spec, GanConfig | None]]
 ] = {
     TrainSpec: _train,
     SampleSpec: _sample,

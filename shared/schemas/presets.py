@@ -6,6 +6,7 @@ The sources of each are in its docstring; measured time and quality are in docs/
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -233,8 +234,8 @@ def resolve_preset(
     if preset not in PRESETS:
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     try:
-        base = PRESETS[preset](size=size, channels=channels, num_classes=num_classes)
-        config = GanConfig.model_validate(_merged(_scaled(base, scale), overrides))
+        base = _scaled(preset, scale, size, channels, num_classes)
+        config = GanConfig.model_validate(_merged(base, overrides))
         config.check_workers(workers)
     except ValidationError as error:
         raise InvalidInput(
@@ -260,7 +261,11 @@ def resolve_preset(
     return config
 
 
-def _scaled(config: GanConfig, scale: Scale) -> dict[str, Any]:
+@lru_cache(maxsize=128)  # nobody changes what it returns
+def _scaled(
+    preset: str, scale: Scale, size: int, channels: int, num_classes: int
+) -> dict[str, Any]:
+    config = PRESETS[preset](size=size, channels=channels, num_classes=num_classes)
     scaled = config.model_dump()
     for network in ("generator", "discriminator"):
         scaled[network]["width"] = int(scaled[network]["width"] * WIDTHS[scale])

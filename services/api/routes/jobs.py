@@ -78,7 +78,8 @@ def submit_job(
     """
     if validate_only:
         resolved = resolve(parts, submission)
-        validated = ValidatedJob(job=resolved.submission, config=resolved.config)
+        config = resolved.config and resolved.config.model_dump(mode="json")
+        validated = ValidatedJob(job=resolved.submission, config=config)
         return JSONResponse(validated.model_dump(mode="json"))
     job = submit(parts, submission, owner=owner, key=idempotency_key)
     response.headers["Location"] = job_url(job.id)
