@@ -61,6 +61,8 @@ BUCKET_REGION = (
 )
 REFUSAL = re.compile(r"<Code>([^<]+)</Code>(?:<Message>([^<]*)</Message>)?")
 """What an S3 server says in the body of an error."""
+CAUSE = re.compile(r'(?:message|error): "([^"]+)"|kind: (Timeout)')
+"""Where obstore's account of a failed connection, a page long, says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,8 +425,11 @@ def _elmyr_errors(key: str) -> Iterator[None]:
 
 
 def _unavailable(key: str, error: Exception) -> Unavailable:
-    if refusal := REFUSAL.search(str(error)):
+    text = str(error)
+    if refusal := REFUSAL.search(text):
         detail = f"the object store refused {key}: {' '.join(filter(None, refusal.groups()))}"
     else:
-        detail = f"the object store does not answer for {key}: {str(error).partition(chr(10))[0]}"
+        cause = CAUSE.search(text)
+        why = (cause[1] or cause[2]) if cause else text.partition("\n")[0]
+        detail = f"the object store does not answer for {key}: {why}"
     return Unavailable(detail, retry_after_s=RETRY_AFTER_S)

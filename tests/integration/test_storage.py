@@ -290,7 +290,7 @@ def test_a_store_that_is_down_is_unavailable_soon() -> None:
             lambda: store.get("a"),
             lambda: list(store.list("a")),
         ):
-            with pytest.raises(Unavailable) as raised:
+            with pytest.raises(Unavailable, match="Connection refused") as raised:
                 use()
             assert raised.value.retry_after_s
             assert not isinstance(raised.value, UnsafeStore)
