@@ -269,9 +269,14 @@ def test_the_environment_of_another_tool_changes_nothing(
         "AWS_BUCKET": "theirs",
         "AWS_REGION": "eu-north-1",
         "AWS_CONDITIONAL_PUT": "disabled",
+        "HTTP_PROXY": "http://127.0.0.1:1",
+        "http_proxy": "http://127.0.0.1:1",
+        "ALL_PROXY": "http://127.0.0.1:1",
     }.items():
         monkeypatch.setenv(name, value)
-    ObjectStore.from_settings(settings).put_if_absent(prefix + "a", b"ours")
+    store = ObjectStore.from_settings(settings)
+    store.ensure_bucket()
+    store.put_if_absent(prefix + "a", b"ours")
     assert object_store.get(prefix + "a") == b"ours"
 
 
