@@ -43,7 +43,10 @@ def keep(settings: Settings, stop: Event) -> None:
     headers = {"Authorization": f"Bearer {settings.ray_auth_token.get_secret_value()}"}
     answering: bool | None = None
     with httpx2.Client(
-        base_url=settings.ray_dashboard_url, headers=headers, timeout=TIMEOUT_S
+        base_url=settings.ray_dashboard_url,
+        headers=headers,
+        timeout=TIMEOUT_S,
+        trust_env=False,  # a proxy of the environment is for the world outside
     ) as ray:
         while not stop.is_set():
             try:
