@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import redis
@@ -61,6 +61,7 @@ class Connection:
         self.client = redis.Redis.from_url(
             url, **_OPTIONS, retry=Retry(NoBackoff(), 0), socket_timeout=answer_timeout_s
         )
+        self._idle: list[redis.Connection] = []
         self._scripts = {
             name: (hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source)
             for name, source in sources().items()
@@ -82,14 +83,30 @@ class Connection:
     def _evaluate(
         self, command: str, script: str, keys: Sequence[str], args: Sequence[str | float]
     ) -> Any:
-        """The client's own way here costs 30 us of a submit's 400."""
-        connection = self.client.connection_pool.get_connection()
+        """The client's own way here costs 50 us of a submit's 500."""
+        connection = self._idle_connection()
         try:
             connection.send_command(  # type: ignore[no-untyped-call]
                 command, script, len(keys) + 1, self.keys.prefix, *keys, *args
             )
             return connection.read_response()
         finally:
+            if connection.is_connected:
+                self._idle.append(connection)
+            else:
+                self.client.connection_pool.release(connection)
+
+    def _idle_connection(self) -> redis.Connection:
+        """One that nobody uses and the server has not closed; it stays the pool's."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self.client.connection_pool.get_connection()
+            with suppress(redis.ConnectionError, redis.TimeoutError, OSError):
+                if not connection.can_read(0):
+                    return connection
+            # Closed by the server, or an answer was left unread.
             self.client.connection_pool.release(connection)
 
     def open_async(self, *, block_s: float) -> redis.asyncio.Redis:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from services.local.servers import Server, start_redis
 from shared.errors import Unavailable, UnsafeStore
@@ -100,6 +101,14 @@ def test_whoever_follows_hears_that_the_server_went(
 
     with pytest.raises(Unavailable):
         asyncio.run(asyncio.wait_for(follow(), 60))
+
+
+def test_what_the_server_has_closed_is_not_used(queue: JobQueue, server: Server) -> None:
+    for name in ("first", "second"):
+        queue.submit(name, SUBMISSION, owner="user")
+        with redis.Redis.from_url(server.url) as other:
+            other.client_kill_filter(_type="normal", skipme=True)  # an idle time, a failover
+    assert queue.get("second").state is JobState.QUEUED
 
 
 def test_a_frozen_server_is_not_waited_for(server: Server) -> None:
