@@ -50,7 +50,7 @@ _OPTIONS: dict[str, Any] = {
 
 
 class Connection:
-    """A pool of connections to the Redis server of one queue; safe to share between threads."""
+    """Connections to the Redis server of one queue; threads may share them, a fork never."""
 
     def __init__(
         self, url: str, queue_name: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S

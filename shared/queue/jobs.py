@@ -60,7 +60,7 @@ class Tally:
 
 
 class JobQueue:
-    """The queue of one deployment; safe to share between threads."""
+    """The queue of one deployment; threads may share it, a fork never."""
 
     def __init__(
         self,

@@ -330,8 +330,9 @@ class ObjectStore:
         """The status of a request for the bucket itself, which obstore can sign but not make."""
         address = obstore.sign(self._client, method, "", timedelta(minutes=1))
         region = self._client.config["region"]
-        body = BUCKET_REGION.format(region=region) if region != "us-east-1" else ""
-        request = Request(address, data=body.encode() or None, method=method)  # noqa: S310
+        elsewhere = method == "PUT" and region != "us-east-1"  # AWS: where no region may be named
+        body = BUCKET_REGION.format(region=region).encode() if elsewhere else None
+        request = Request(address, data=body, method=method)  # noqa: S310 - the settings' address
         try:
             with DIRECT.open(request, timeout=15) as answer:
                 return int(answer.status)

@@ -257,6 +257,18 @@ def test_the_probe_refuses_a_store_that_lets_two_win(object_store: ObjectStore) 
         careless.probe()
 
 
+def test_a_bucket_is_made_once_in_any_region(settings: Settings) -> None:
+    for region in ("us-east-1", "eu-central-1"):
+        theirs = {"s3_region": region, "s3_bucket": f"trial-{uuid.uuid4()}"}
+        store = ObjectStore.from_settings(settings.model_copy(update=theirs))
+        with pytest.raises(Unavailable, match="NoSuchBucket"):
+            store.get("a")
+        store.ensure_bucket()
+        store.ensure_bucket()
+        with pytest.raises(NotFound):
+            store.get("a")
+
+
 def test_the_environment_of_another_tool_changes_nothing(
     settings: Settings, object_store: ObjectStore, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,8 @@ from shared.storage.objects import ObjectStore
 def wire(settings: Settings, *faults: str, cut_after: int | None = None) -> Iterator[ObjectStore]:
     """A store that is reached over a wire which fails its first connections, one for each fault.
 
-    `lost`: the server does what is asked and its answer is cut off; a status line such as
+    `lost`: the server does what is asked and its answer is cut off; `once`: the connection ends
+    after its first answer; a status line such as
     `409 Conflict`: the server never hears of it and this is answered. Later connections pass, and
     break after `cut_after` bytes of an answer.
     """
@@ -30,7 +31,7 @@ def wire(settings: Settings, *faults: str, cut_after: int | None = None) -> Iter
     def serve(client: socket.socket) -> None:
         with client, suppress(OSError), socket.create_connection((host, int(port))) as server:
             fault = pending.pop(0) if pending else None
-            if fault and fault != "lost":
+            if fault and fault not in ("lost", "once"):
                 client.recv(2**16)
                 client.sendall(refusal(fault))
                 return
@@ -39,7 +40,7 @@ def wire(settings: Settings, *faults: str, cut_after: int | None = None) -> Iter
                 server.recv(2**16)
                 client.shutdown(socket.SHUT_RDWR)
             else:
-                copy(server, client, limit=cut_after)
+                copy(server, client, limit=2**16 if fault == "once" else cut_after)
 
     def accept() -> None:
         with suppress(OSError):
@@ -84,9 +85,10 @@ def test_a_lost_answer_does_not_make_our_own_write_a_rival(settings: Settings, k
 
 
 def test_a_conflict_is_tried_again(settings: Settings, key: str) -> None:
-    with wire(settings, "409 ConditionalRequestConflict") as store:
+    first, second = "409 ConditionalRequestConflict", "409 OperationAborted"
+    with wire(settings, first, "once", second) as store:  # between them we look what lies there
         etag = store.put_if_absent(key, b"mine")
-    with wire(settings, "409 OperationAborted") as store:
+    with wire(settings, first, second) as store:
         store.put_if_match(key, b"next", etag)
         assert store.get(key) == b"next"
 
