@@ -83,6 +83,7 @@ def add_dataset(
         num_images=100,
         num_classes=num_classes,
         class_names=[f"class {i}" for i in range(num_classes)],
+        class_counts=[100 // num_classes for _ in range(num_classes)],
         has_captions=has_captions,
         shards=[Shard(key=shard, bytes=0, sha256=hashlib.sha256(b"").hexdigest(), num_images=100)],
         created_at=datetime(2026, 1, 1, tzinfo=UTC),

@@ -14,27 +14,48 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 
 from services.cli.follow import follow
 from services.cli.jobs import say_submitted, say_succeeded
-from services.cli.output import Output, OutputOption, View, say, show, write
-from services.cli.session import FollowOption, connect, follows, hint
+from services.cli.output import Output, OutputOption, View, clean, say, show, show_one, write
+from services.cli.session import FollowOption, YesOption, connect, follows, hint, make_sure
 from services.client import Client
 from services.client.uploads import upload_of
 from shared.schemas.datasets import DatasetManifest
 
 app = typer.Typer(help="Bring images in, and see what there is.", no_args_is_help=True)
 
+
+def _size(dataset: DatasetManifest) -> str:
+    return f"{dataset.size} px {'grey' if dataset.channels == 1 else 'colour'}"
+
+
 LIST: View[DatasetManifest] = View(
     id=lambda dataset: dataset.name,
     columns={
         "NAME": lambda dataset: dataset.name,
         "IMAGES": lambda dataset: dataset.num_images,
-        "SIZE": lambda dataset: (
-            f"{dataset.size} px {'grey' if dataset.channels == 1 else 'colour'}"
-        ),
+        "SIZE": _size,
         "CLASSES": lambda dataset: dataset.num_classes or None,
         "REFUSED": lambda dataset: dataset.num_refused or None,
         "VERSION": lambda dataset: dataset.version[:12],
         "MADE": lambda dataset: dataset.created_at,
         "SOURCE": lambda dataset: dataset.source,
+    },
+)
+ONE: View[DatasetManifest] = View(
+    id=lambda dataset: dataset.name,
+    columns={
+        "NAME": lambda dataset: dataset.name,
+        "VERSION": lambda dataset: dataset.version,
+        "IMAGES": lambda dataset: dataset.num_images,
+        "SIZE": _size,
+        "CLASSES": lambda dataset: ", ".join(
+            f"{name} ({count})"
+            for name, count in zip(dataset.class_names, dataset.class_counts, strict=True)
+        ),
+        "CAPTIONS": lambda dataset: "yes" if dataset.has_captions else None,
+        "DUPLICATES": lambda dataset: dataset.num_duplicates or None,
+        "MADE": lambda dataset: dataset.created_at,
+        "SOURCE": lambda dataset: dataset.source,
+        "REFUSED": lambda dataset: dataset.num_refused or None,
     },
 )
 
@@ -44,6 +65,7 @@ class Fit(StrEnum):
     PAD = "pad"
 
 
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's name.")]
 SizeOption = Annotated[
     int | None, typer.Option(help="Side in pixels; without it the images decide.", min=8)
 ]
@@ -54,6 +76,32 @@ def list_datasets(context: typer.Context, output: OutputOption = Output.TABLE) -
     """List datasets."""
     with connect(context) as client:
         show(client.datasets(), LIST, output)
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    name: DatasetArgument,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show one dataset: its classes, and which files were refused and why."""
+    with connect(context) as client:
+        dataset = client.dataset(name)
+    show_one(dataset, ONE, output)
+    if output is Output.TABLE:
+        for refusal in dataset.refused:
+            write(clean(f"  {refusal.path}: {refusal.reason}"))
+        if (more := dataset.num_refused - len(dataset.refused)) > 0:
+            say(f"  and {more} more")
+
+
+@app.command()
+def delete(context: typer.Context, name: DatasetArgument, yes: YesOption = False) -> None:
+    """Delete every version of a dataset; the models trained on it stay."""
+    with connect(context) as client:
+        make_sure(f"Delete every version of dataset {name}?", yes)
+        client.delete_dataset(name)
+    write(name)
 
 
 @app.command()
@@ -143,7 +191,10 @@ def _push(
     write(job.id)
     say_submitted(client, job)
     if follows(following):
-        say_succeeded(follow(client, job.id))
+        ended = follow(client, job.id)
+        say_succeeded(ended)
+        if (ended.result or {}).get("num_refused"):
+            hint(f"elmyr datasets get {name}")
         hint(f"elmyr train --dataset {name} --model MODEL")
     else:
         hint(f"elmyr jobs watch {job.id}")

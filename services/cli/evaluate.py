@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from services.cli.follow import follow
 from services.cli.jobs import say_submitted, say_succeeded
 from services.cli.output import Output, OutputOption, View, show, write
-from services.cli.session import FollowOption, connect, follows, hint
+from services.cli.session import FollowOption, ModelArgument, connect, follows, hint
 from shared.schemas.specs import Features
 
 
@@ -40,7 +40,7 @@ TABLE: View[Row] = View(
 
 def evaluate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@VERSION, NAME@ALIAS.")],
+    model: ModelArgument,
     dataset: Annotated[
         str, typer.Option(help="What to hold it against: best pictures that it never saw.")
     ],

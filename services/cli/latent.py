@@ -12,14 +12,11 @@ from services.cli.follow import follow
 from services.cli.jobs import say_submitted, say_succeeded
 from services.cli.output import say, write
 from services.cli.sample import SEVERAL, class_of
-from services.cli.session import FollowOption, connect, follows, hint
+from services.cli.session import FollowOption, ModelArgument, connect, follows, hint
 from services.client import Client
 from services.client.answers import Encoding
 from services.client.client import Point
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="NAME, NAME@VERSION, NAME@ALIAS.")
-]
 SeedOption = Annotated[
     int, typer.Option(min=0, help="Of the search: the same seed finds the same z.")
 ]

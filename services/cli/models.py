@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from services.cli.output import Output, OutputOption, View, say, show, write
-from services.cli.session import connect
-from shared.schemas.models import ModelSummary
+from services.cli import evaluate
+from services.cli.output import Output, OutputOption, View, say, show, show_one, write
+from services.cli.session import ModelArgument, YesOption, connect, make_sure
+from shared.schemas.models import ModelCard, ModelSummary
 
 app = typer.Typer(help="See what is published, and promote versions.", no_args_is_help=True)
 
@@ -27,6 +28,25 @@ LIST: View[ModelSummary] = View(
         "PUBLISHED": lambda model: model.latest.created_at if model.latest else None,
     },
 )
+ONE: View[ModelCard] = View(
+    id=lambda card: f"{card.model}@{card.version}",
+    columns={
+        "NAME": lambda card: card.model,
+        "VERSION": lambda card: card.version,
+        "PRESET": lambda card: card.preset,
+        "DATASET": lambda card: f"{card.dataset} at {card.dataset_version[:12]}",
+        "KIMG": lambda card: f"{card.kimg:g}",
+        "RESCUED": lambda card: "from a run that collapsed" if card.rescued else None,
+        "SEED": lambda card: card.seed,
+        "SIZE": lambda card: f"{card.size} px {'grey' if card.channels == 1 else 'colour'}",
+        "CLASSES": lambda card: ", ".join(card.class_names),
+        "PROMPT": lambda card: "yes" if card.takes_prompt else None,
+        "PARAMETERS": lambda card: card.num_parameters,
+        "METRICS": lambda card: " ".join(f"{name}={x:.4g}" for name, x in card.metrics.items()),
+        "JOB": lambda card: card.job_id,
+        "PUBLISHED": lambda card: card.created_at,
+    },
+)
 
 
 @app.command("list")
@@ -34,6 +54,47 @@ def list_models(context: typer.Context, output: OutputOption = Output.TABLE) -> 
     """List models; the last columns tell of the latest version."""
     with connect(context) as client:
         show(client.models(), LIST, output)
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    model: ModelArgument,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show one version of a model: where it comes from, and its scores, newest first."""
+    name, _, target = model.partition("@")
+    with connect(context) as client:
+        version = (
+            int(target) if target.isdecimal() else client.alias(name, target or "latest").version
+        )
+        card = client.card(name, version)
+        show_one(card, ONE, output)
+        if output is not Output.TABLE:
+            return
+        for scored in client.scores(name, version):
+            write(f"against {scored.dataset}, n {scored.n}, in features {scored.features[:22]}:")
+            show(evaluate.rows(scored.model_dump()), evaluate.TABLE, output)
+
+
+@app.command()
+def delete(context: typer.Context, model: ModelArgument, yes: YesOption = False) -> None:
+    """Delete what is named: a whole model, one version that no alias names, or an alias alone.
+
+    Example: elmyr models delete tailor@2
+    """
+    name, _, target = model.partition("@")
+    with connect(context) as client:
+        if not target:
+            make_sure(f"Delete model {name} with every version?", yes)
+            client.delete_model(name)
+        elif target.isdecimal():
+            make_sure(f"Delete version {target} of model {name}?", yes)
+            client.delete_version(name, int(target))
+        else:
+            make_sure(f"Delete alias {target} of model {name}? Its version stays.", yes)
+            client.delete_alias(name, target)
+    write(model)
 
 
 @app.command()

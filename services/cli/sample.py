@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from services.cli.follow import follow
 from services.cli.jobs import say_submitted
 from services.cli.output import say, write
-from services.cli.session import connect
+from services.cli.session import ModelArgument, connect
 from services.client import Client
 from services.client.client import ImageFormat
 from shared.settings import settings
@@ -29,7 +29,7 @@ ARCHIVE = ".zip"
 
 def sample(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME, NAME@VERSION, NAME@ALIAS.")],
+    model: ModelArgument,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of pictures.")] = 1,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed gives the same pictures.")

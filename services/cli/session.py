@@ -19,6 +19,9 @@ DataDir = Annotated[
         show_default=False,
     ),
 ]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="NAME, NAME@VERSION, NAME@ALIAS.")
+]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 FollowOption = Annotated[
     bool | None,
@@ -30,6 +33,8 @@ FollowOption = Annotated[
     ),
 ]
 
+YesOption = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask whether you are sure.")]
+
 
 def connect(context: typer.Context) -> Client:
     """A client of the stack that the command line, the environment or the data folder names."""
@@ -40,6 +45,12 @@ def connect(context: typer.Context) -> Client:
 def follows(asked: bool | None) -> bool:
     """Whether to follow a job: as asked, else when people watch."""
     return sys.stderr.isatty() if asked is None else asked
+
+
+def make_sure(question: str, yes: bool) -> None:
+    """Ask on stderr, unless `yes` said it before; anything but a yes ends the command with 1."""
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
 
 
 def hint(*commands: str) -> None:

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from services.client import connection, events
 from services.client.answers import Artifact, Encoding, Replay, Sample, ValidatedJob
 from services.client.errors import JobCanceled, JobFailed, NoStack, WaitTimedOut
+from services.client.routes import route
 from services.client.transport import Params, Transport
 from services.client.uploads import upload_of
 from shared.schemas.datasets import DatasetManifest
@@ -111,7 +112,7 @@ class Client:
 
     def job(self, job_id: str) -> Job:
         """One job."""
-        return self._get(Job, f"/v1/jobs/{job_id}")
+        return self._get(Job, route("jobs", job_id))
 
     def jobs(
         self,
@@ -181,19 +182,19 @@ class Client:
 
     def metrics(self, job_id: str) -> Iterator[Event]:
         """A job's metrics so far, oldest first."""
-        return self._pages(Event, f"/v1/jobs/{job_id}/metrics")
+        return self._pages(Event, route("jobs", job_id, "metrics"))
 
     def logs(self, job_id: str) -> Iterator[Event]:
         """A job's log lines so far (`data["line"]`), oldest first."""
-        return self._pages(Event, f"/v1/jobs/{job_id}/logs")
+        return self._pages(Event, route("jobs", job_id, "logs"))
 
     def samples(self, job_id: str) -> Iterator[Sample]:
         """The pictures of a job so far: a training's grids, or what a sampling job has drawn."""
-        return self._pages(Sample, f"/v1/jobs/{job_id}/samples")
+        return self._pages(Sample, route("jobs", job_id, "samples"))
 
     def artifacts(self, job_id: str) -> Iterator[Artifact]:
         """The files of a run, by path."""
-        return self._pages(Artifact, f"/v1/jobs/{job_id}/artifacts")
+        return self._pages(Artifact, route("jobs", job_id, "artifacts"))
 
     def download(self, url: str, into: Path) -> int:
         """Write what lies under a path of the API (the `url` of a sample or an artifact) into a
@@ -202,11 +203,11 @@ class Client:
 
     def archive(self, job_id: str, into: Path) -> int:
         """Write all pictures of a sampling job as one zip; returns its number of bytes."""
-        return self._api.download(f"/v1/jobs/{job_id}/samples/archive", into)
+        return self._api.download(route("jobs", job_id, "samples", "archive"), into)
 
     def replays(self, job_id: str) -> Replay:
         """What is in a training's replay repository at its newest checkpoint."""
-        return self._get(Replay, f"/v1/replays/{job_id}")
+        return self._get(Replay, route("replays", job_id))
 
     # Datasets
 
@@ -228,7 +229,7 @@ class Client:
         upload = upload_of(path, on_progress=on_progress)
         answer = self._api.send(
             "PUT",
-            f"/v1/datasets/{name}",
+            route("datasets", name),
             params={
                 "filename": upload.filename,
                 "size": size,
@@ -250,11 +251,11 @@ class Client:
 
     def dataset(self, name: str) -> DatasetManifest:
         """One dataset, with what was refused and why."""
-        return self._get(DatasetManifest, f"/v1/datasets/{name}")
+        return self._get(DatasetManifest, route("datasets", name))
 
     def delete_dataset(self, name: str) -> None:
         """Delete every version of a dataset."""
-        self._api.send("DELETE", f"/v1/datasets/{name}")
+        self._api.send("DELETE", route("datasets", name))
 
     # Models
 
@@ -264,21 +265,38 @@ class Client:
 
     def model(self, name: str) -> ModelSummary:
         """One model: versions, aliases, the card of the latest."""
-        return self._get(ModelSummary, f"/v1/models/{name}")
+        return self._get(ModelSummary, route("models", name))
 
     def card(self, name: str, version: int) -> ModelCard:
         """Where a version comes from."""
-        return self._get(ModelCard, f"/v1/models/{name}/versions/{version}")
+        return self._get(ModelCard, route("models", name, "versions", version))
 
     def scores(self, name: str, version: int) -> list[Evaluation]:
         """What evaluations said of a version, newest first."""
-        answer = self._api.send("GET", f"/v1/models/{name}/versions/{version}/scores")
+        answer = self._api.send("GET", route("models", name, "versions", version, "scores"))
         return [Evaluation.model_validate(item) for item in answer.json()]
+
+    def delete_model(self, name: str) -> None:
+        """Delete a model with every version and alias. Raises Conflict while a job needs it."""
+        self._api.send("DELETE", route("models", name))
+
+    def delete_version(self, name: str, version: int) -> None:
+        """Delete a version; its number is never given again. Raises Conflict while an alias names
+        it."""
+        self._api.send("DELETE", route("models", name, "versions", version))
+
+    def alias(self, name: str, alias: str) -> Alias:
+        """What an alias names now, and named before."""
+        return self._get(Alias, route("models", name, "aliases", alias))
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Delete an alias; what it names stays. Raises Conflict for `latest`."""
+        self._api.send("DELETE", route("models", name, "aliases", alias))
 
     def promote(self, name: str, alias: str, version: int) -> Alias:
         """Point an alias at a version; serving follows within 2 s."""
         answer = self._api.send(
-            "PUT", f"/v1/models/{name}/aliases/{alias}", json={"version": version}
+            "PUT", route("models", name, "aliases", alias), json={"version": version}
         )
         return Alias.model_validate_json(answer.content)
 
@@ -362,13 +380,13 @@ class Client:
         if self._serving is None:
             raise NoStack("the address of serving is not known: set ELMYR_SERVE_URL")
         given = {name: value for name, value in body.items() if value is not None}
-        return self._serving.send("POST", f"/v1/models/{model}/{verb}", json=given).content
+        return self._serving.send("POST", route("models", model, verb), json=given).content
 
     def _get(self, kind: type[M], path: str) -> M:
         return kind.model_validate_json(self._api.send("GET", path).content)
 
     def _verb(self, job_id: str, verb: str) -> Job:
-        return Job.model_validate_json(self._api.send("POST", f"/v1/jobs/{job_id}/{verb}").content)
+        return Job.model_validate_json(self._api.send("POST", route("jobs", job_id, verb)).content)
 
     def _pages(self, kind: type[M], path: str, params: Params | None = None) -> Iterator[M]:
         cursor: str | None = None

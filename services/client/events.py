@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import httpx2
 
+from services.client.routes import route
 from services.client.transport import RETRIED, Patience, Transport
 from shared.schemas.events import Event, EventType
 from shared.schemas.jobs import FINAL_STATES, Job
@@ -27,7 +28,7 @@ def follow(transport: Transport, job_id: str, *, after: str | None = None) -> It
     Ends when the job has ended. Raises what the API answers, and Unreachable when it has been away
     for too long.
     """
-    path = f"/v1/jobs/{job_id}"
+    path = route("jobs", job_id)
     patience = Patience()
     while True:
         last = None

@@ -195,6 +195,27 @@ class Registry:
 
     # Deleting
 
+    def delete_model(self, name: str) -> None:
+        """Delete every alias and version of a model; its numbers stay taken.
+
+        What is published meanwhile stays. Raises NotFound, which says what models there are.
+        """
+        model = self.model(name)
+        for alias in model.aliases:
+            self._store.delete(keys.model_alias(name, alias))
+        for version in model.versions:
+            self.delete_version(name, version)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Delete an alias with its history; what it names stays.
+
+        Raises NotFound; Conflict for `latest`, which every model has.
+        """
+        if alias == LATEST:
+            raise Conflict(f"every model has an alias {LATEST}: delete the model, or move it")
+        self.alias(name, alias)
+        self._store.delete(keys.model_alias(name, alias))
+
     def delete_version(self, name: str, version: int) -> None:
         """Delete a version; its number stays taken. Its job may then publish again, as a new one.
 

@@ -68,6 +68,24 @@ def test_models_are_listed_promoted_and_rolled_back(live: Live, http: httpx2.Cli
     problem(http.get("/v1/models/tailor/versions/1"), 404, "NOT_FOUND")
 
 
+def test_models_and_aliases_are_deleted(live: Live, http: httpx2.Client) -> None:
+    publish(live, "tailor", by="job-1")
+    http.put("/v1/models/tailor/aliases/production", json={"version": 1})
+    for _ in range(2):
+        gone = http.delete("/v1/models/tailor/aliases/production")
+    problem(gone, 404, "NOT_FOUND")
+    problem(http.delete("/v1/models/tailor/aliases/latest"), 409, "CONFLICT")
+
+    body = {"kind": "sample", "spec": {"model": "tailor", "n": 3}}
+    job = http.post("/v1/jobs", json=body).json()
+    refused = problem(http.delete("/v1/models/tailor"), 409, "CONFLICT")
+    assert f"job {job['id']} is queued" in refused["detail"]
+    http.post(f"/v1/jobs/{job['id']}/cancel")
+    assert http.delete("/v1/models/tailor").status_code == 204
+    problem(http.delete("/v1/models/tailor"), 404, "NOT_FOUND")
+    assert http.get("/v1/models").json()["items"] == []
+
+
 def test_refusals(live: Live, http: httpx2.Client) -> None:
     publish(live, "tailor", by="job-1")
     alias = "/v1/models/tailor/aliases"

@@ -18,10 +18,11 @@ from PIL import Image
 
 from services.cli.main import main
 from services.serving import replicas
+from shared.schemas.datasets import Refusal
 from shared.schemas.events import EventType
 from shared.schemas.jobs import JobKind, JobState, Outcome, Progress
 from shared.settings import Settings, inherited_environment
-from shared.storage import keys
+from shared.storage import datasets, keys
 from shared.storage.registry import Registry
 from tests.forgers import publish_forger
 from tests.live import KEY, Live, listening, live_api
@@ -243,6 +244,23 @@ def test_a_folder_is_pushed(live: Live, elmyr: Elmyr) -> None:
     ]
 
 
+def test_a_dataset_is_shown_with_what_was_refused_and_deleted(live: Live, elmyr: Elmyr) -> None:
+    manifest = live.add_dataset("coats", num_classes=2)
+    refused = [Refusal(path="a\x1b[2J.png", reason="cannot be decoded")]
+    datasets.publish(
+        live.store,
+        manifest.model_copy(update={"version": "d2", "refused": refused, "num_refused": 2}),
+    )
+    out, err = elmyr("datasets", "get", "coats")
+    assert "classes:    class 0 (50), class 1 (50)" in out
+    assert out.splitlines()[-1] == "  a\N{REPLACEMENT CHARACTER}[2J.png: cannot be decoded"
+    assert "and 1 more" in err
+    assert json.loads(elmyr("datasets", "get", "coats", "-o", "json")[0])["num_refused"] == 2
+    elmyr("datasets", "delete", "coats", code=1)  # nobody there to ask
+    assert elmyr("datasets", "delete", "coats", "--yes")[0] == "coats\n"
+    elmyr("datasets", "get", "coats", code=6)
+
+
 def test_help_explains_exit_codes_and_commands(elmyr: Elmyr) -> None:
     assert [line.split()[0] for line in elmyr.lines("help", "exit-codes")] == [
         "0", "1", "2", "3", "4", "5", "6", "124", "130",
@@ -282,6 +300,31 @@ def test_models_and_their_pictures(elmyr: Elmyr, live: Live, draw: Callable[...,
     assert "there are" in elmyr("sample", "tailor", "--label", "hat", code=2)[1]
     assert "takes no prompt" in elmyr("sample", "tailor", "--prompt", "a hat", code=2)[1]
     assert "tailor" in elmyr("sample", "taylor", code=6)[1]
+
+
+def test_models_are_shown_and_deleted(live: Live, elmyr: Elmyr) -> None:
+    registry = Registry(live.store)
+    for seed in range(3):
+        publish_forger(registry, "tailor", seed=seed)
+    registry.move_alias("tailor", "production", 2, by="me")
+    for ref, version in (("tailor", 3), ("tailor@1", 1), ("tailor@production", 2)):
+        assert f"version:    {version}" in elmyr.lines("models", "get", ref)
+    assert json.loads(elmyr("models", "get", "tailor@1", "-o", "json")[0])["version"] == 1
+    assert "there are: latest, production" in elmyr("models", "get", "tailor@x", code=6)[1]
+    elmyr("models", "delete", "tailor", code=1)  # nobody there to ask
+    assert "production: move the alias" in elmyr("models", "delete", "tailor@2", "-y", code=1)[1]
+    for ref in ("tailor@production", "tailor@2", "tailor"):
+        assert elmyr("models", "delete", ref, "-y")[0] == f"{ref}\n"
+    assert elmyr.lines("models", "list") == []
+
+
+def test_no_name_leads_elsewhere(live: Live, elmyr: Elmyr) -> None:
+    publish_forger(Registry(live.store), "tailor")
+    for command in (("datasets", "delete"), ("datasets", "get"), ("jobs", "cancel")):
+        for name in ("../models/tailor", "..", "a/b", "", "%2e%2e"):
+            words = (*command, name, *(["--yes"] if "delete" in command else []))
+            assert "is no name" in elmyr(*words, code=2)[1]
+    assert elmyr.lines("models", "list", "-o", "id") == ["tailor"]
 
 
 def test_a_picture_is_encoded_and_led_to_another(elmyr: Elmyr, draw: Callable[..., Path]) -> None:

@@ -194,3 +194,29 @@ def test_a_version_is_deleted_and_its_number_never_comes_back(
     with pytest.raises(NotFound):
         object_store.stat(keys.model_weights(name, 2))
     assert publish(registry, name, 1).version == 3
+
+
+def test_an_alias_is_deleted_and_its_version_stays(registry: Registry, name: str) -> None:
+    publish(registry, name, 1)
+    registry.move_alias(name, "production", 1, by="me")
+    registry.delete_alias(name, "production")
+    with pytest.raises(NotFound, match="no alias production; there are: latest"):
+        registry.delete_alias(name, "production")
+    with pytest.raises(Conflict, match="latest"):
+        registry.delete_alias(name, "latest")
+    assert registry.resolve(name) == (name, 1)
+
+
+def test_a_model_is_deleted_whole_and_its_numbers_never_come_back(
+    registry: Registry, object_store: ObjectStore, name: str
+) -> None:
+    for job in range(2):
+        publish(registry, name, job)
+    registry.move_alias(name, "production", 1, by="me")
+    registry.delete_model(name)
+    with pytest.raises(NotFound, match=f"no model {name}"):
+        registry.resolve(name)
+    left = [info.key for info in object_store.list(keys.model_versions(name))]
+    assert left == [keys.model_claim(name, version) for version in (1, 2)]
+    assert publish(registry, name, 1).version == 3, "the job may publish again"
+    assert registry.model(name).aliases == {"latest": 3}

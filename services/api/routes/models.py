@@ -14,6 +14,7 @@ from services.api.pages import Cursor, Limit, Page, page
 from services.api.problems import declared
 from shared.errors import Conflict, InvalidInput, NotFound, TooLarge, Unauthorized, Unavailable
 from shared.ids import Name
+from shared.schemas.jobs import JobKind
 from shared.schemas.models import Alias, ModelCard, ModelSummary
 from shared.schemas.scores import Evaluation
 
@@ -25,6 +26,8 @@ router = APIRouter(
     responses=declared(Unauthorized, InvalidInput, Unavailable),
 )
 
+READERS = (JobKind.SAMPLE, JobKind.ENCODE, JobKind.EVALUATE)
+"""Kinds of jobs whose spec names a model that they read."""
 MAX_VERSION = 2**31 - 1
 Version = Annotated[int, Path(ge=1, le=MAX_VERSION)]
 
@@ -48,6 +51,18 @@ def list_models(parts: Elmyr, cursor: Cursor = None, limit: Limit = 50) -> Page[
 def get_model(name: Name, parts: Elmyr) -> ModelSummary:
     """One model. 404 says what models there are."""
     return parts.registry.model(name)
+
+
+@router.delete(
+    "/{name}", status_code=status.HTTP_204_NO_CONTENT, responses=declared(NotFound, Conflict)
+)
+def delete_model(name: Name, parts: Elmyr) -> None:
+    """Delete a model with every version and alias; no number is given again. 409: a job that has
+    not ended draws from it."""
+    for job in parts.unfinished(*READERS):
+        if job.spec["model"].partition("@")[0] == name:
+            raise Conflict(f"job {job.id} is {job.state} and draws from model {name}")
+    parts.registry.delete_model(name)
 
 
 @router.get("/{name}/versions/{version}", responses=declared(NotFound))
@@ -77,6 +92,16 @@ def delete_version(name: Name, version: Version, parts: Elmyr) -> None:
 def get_alias(name: Name, alias: Name, parts: Elmyr) -> Alias:
     """An alias, with what it named before."""
     return parts.registry.alias(name, alias)
+
+
+@router.delete(
+    "/{name}/aliases/{alias}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=declared(NotFound, Conflict),
+)
+def delete_alias(name: Name, alias: Name, parts: Elmyr) -> None:
+    """Delete an alias with its history; the version that it names stays. 409: it is `latest`."""
+    parts.registry.delete_alias(name, alias)
 
 
 @router.put("/{name}/aliases/{alias}", responses=declared(NotFound, TooLarge))
