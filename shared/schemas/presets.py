@@ -24,6 +24,14 @@ from shared.schemas.recipes import (
 )
 from shared.text import TEXT_DIM
 
+FEW_IMAGES = 10_000
+"""With fewer, what D sees in the presets of FOR_FEW is augmented."""
+FOR_FEW = dict.fromkeys(
+    ("modern", "modern-conditional"),
+    {"augment": AugmentConfig(p=0.3, target=0.6, adapt_kimg=100.0).model_dump()},
+)
+"""What these presets have otherwise for few images (docs/presets.md)."""
+
 
 def lecture(*, size: int, channels: int, num_classes: int) -> GanConfig:
     """The lecture's GAN, exactly as told: bootstrap on random images, a repository of 200 of which
@@ -127,7 +135,8 @@ def modern(*, size: int, channels: int, num_classes: int) -> GanConfig:
 
 def modern_conditional(*, size: int, channels: int, num_classes: int) -> GanConfig:
     """`modern` with classes: conditional batch norm in G and a projection head in D
-    (Miyato 2018)."""
+    (Miyato 2018). Its larger steps are for 32 px; at 64 px G breaks down under them
+    (docs/presets.md)."""
     if num_classes == 0:
         raise InvalidInput("preset modern-conditional needs a dataset with labels; take modern")
     return _modern(
@@ -135,7 +144,7 @@ def modern_conditional(*, size: int, channels: int, num_classes: int) -> GanConf
         size=size,
         channels=channels,
         num_classes=num_classes,
-        lr=4e-3,
+        lr=4e-3 if size <= 32 else 1.5e-3,
         gamma=0.1,
     )
 
@@ -218,11 +227,12 @@ def resolve_preset(
     size: int,
     channels: int,
     num_classes: int,
+    num_images: int = FEW_IMAGES,
     has_captions: bool = False,
     overrides: dict[str, Any],
     workers: int = 1,
 ) -> GanConfig:
-    """The preset's configuration at a scale, with single values overridden.
+    """The preset's configuration for a dataset, at a scale, with single values overridden.
 
     `overrides` is nested by the names of the resolved configuration, e.g.
     `{"optimizer_g": {"lr": 1e-3}, "kimg": 50}`.
@@ -235,6 +245,8 @@ def resolve_preset(
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     try:
         base = _scaled(preset, scale, size, channels, num_classes)
+        if num_images < FEW_IMAGES:
+            base = base | FOR_FEW.get(preset, {})
         config = GanConfig.model_validate(_merged(base, overrides))
         config.check_workers(workers)
     except ValidationError as error:

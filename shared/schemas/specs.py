@@ -77,6 +77,7 @@ class TrainSpec(Frozen):
             size=dataset.size,
             channels=dataset.channels,
             num_classes=dataset.num_classes,
+            num_images=dataset.num_images,
             has_captions=dataset.has_captions,
             overrides=self.overrides(),
             workers=self.workers,

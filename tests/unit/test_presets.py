@@ -73,3 +73,16 @@ def test_an_override_has_the_last_word_on_a_width() -> None:
     ask = {"size": 32, "channels": 1, "num_classes": 0, "overrides": {"generator": {"width": 8}}}
     config = resolve_preset("modern", **ask, scale="base")
     assert (config.generator.width, config.discriminator.width) == (8, 64)
+
+
+@pytest.mark.parametrize("preset", ["modern", "modern-conditional"])
+def test_few_images_are_augmented_unless_one_says_otherwise(preset: str) -> None:
+    ask = {"size": 32, "channels": 3, "num_classes": 2}
+    many = resolve_preset(preset, **ask, overrides={})
+    few = resolve_preset(preset, **ask, num_images=9_999, overrides={})
+    assert (many.augment.p, many.augment.target) == (0, None)
+    assert (few.augment.p, few.augment.target) == (0.3, 0.6)
+    assert few.model_copy(update={"augment": many.augment}) == many
+    off = {"augment": {"p": 0, "target": None}}
+    plain = resolve_preset(preset, **ask, num_images=9_999, overrides=off)
+    assert (plain.augment.p, plain.augment.target) == (0, None)
