@@ -25,12 +25,9 @@ from shared.schemas.recipes import (
 from shared.text import TEXT_DIM
 
 FEW_IMAGES = 10_000
-"""With fewer, what D sees in the presets of FOR_FEW is augmented."""
-FOR_FEW = dict.fromkeys(
-    ("modern", "modern-conditional"),
-    {"augment": AugmentConfig(p=0.3, target=0.6, adapt_kimg=100.0).model_dump()},
-)
-"""What these presets have otherwise for few images (docs/presets.md)."""
+FOR_FEW = AugmentConfig(p=0.3, target=0.6, adapt_kimg=100.0).model_dump()
+"""What D sees of fewer images than that, in the presets AUGMENTED_IF_FEW (docs/presets.md)."""
+AUGMENTED_IF_FEW = ("modern", "modern-conditional")
 
 
 def lecture(*, size: int, channels: int, num_classes: int) -> GanConfig:
@@ -245,8 +242,8 @@ def resolve_preset(
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     try:
         base = _scaled(preset, scale, size, channels, num_classes)
-        if num_images < FEW_IMAGES:
-            base = base | FOR_FEW.get(preset, {})
+        if num_images < FEW_IMAGES and preset in AUGMENTED_IF_FEW:
+            base = base | {"augment": FOR_FEW}
         config = GanConfig.model_validate(_merged(base, overrides))
         config.check_workers(workers)
     except ValidationError as error:
