@@ -3,7 +3,7 @@
     python -m tests.benchmarks [NAME ...]
 
 The peers (rq, saq) come with the extra `bench`; LitServe is installed by its own benchmark into a
-folder of its own. Those of quality (quality, collapse, replay, text, few) take an hour or more each and
+folder of its own. Those of quality (quality, collapse, replay, text, few) take an hour or more and
 run only by name. Nothing else should run on the machine meanwhile.
 """
 

@@ -4,8 +4,7 @@
 
 3,000 drawn pictures of three classes (discs, triangles, rectangles; any colours, sizes and places),
 one thread: 60 kimg at 64 px in about four minutes, 160 at 32 px in about two. Each score stands
-between that of real pictures (floor) and of noise (ceiling), by a yardstick of 2,000
-others.
+between that of real pictures (floor) and of noise (ceiling), by a yardstick of 2,000 others.
 """
 
 from __future__ import annotations
