@@ -63,11 +63,10 @@ def get(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show one version of a model: where it comes from, and its scores, newest first."""
-    name, _, target = model.partition("@")
+    name, at, target = model.partition("@")
     with connect(context) as client:
-        version = (
-            int(target) if target.isdecimal() else client.alias(name, target or "latest").version
-        )
+        alias = target if at else "latest"
+        version = int(target) if target.isdecimal() else client.alias(name, alias).version
         card = client.card(name, version)
         show_one(card, ONE, output)
         if output is not Output.TABLE:
@@ -83,9 +82,9 @@ def delete(context: typer.Context, model: ModelArgument, yes: YesOption = False)
 
     Example: elmyr models delete tailor@2
     """
-    name, _, target = model.partition("@")
+    name, at, target = model.partition("@")
     with connect(context) as client:
-        if not target:
+        if not at:
             make_sure(f"Delete model {name} with every version?", yes)
             client.delete_model(name)
         elif target.isdecimal():

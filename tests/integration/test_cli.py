@@ -18,9 +18,11 @@ from PIL import Image
 
 from services.cli.main import main
 from services.serving import replicas
+from shared import clock
 from shared.schemas.datasets import Refusal
 from shared.schemas.events import EventType
 from shared.schemas.jobs import JobKind, JobState, Outcome, Progress
+from shared.schemas.scores import Evaluation, Score
 from shared.settings import Settings, inherited_environment
 from shared.storage import datasets, keys
 from shared.storage.registry import Registry
@@ -310,8 +312,30 @@ def test_models_are_shown_and_deleted(live: Live, elmyr: Elmyr) -> None:
     for ref, version in (("tailor", 3), ("tailor@1", 1), ("tailor@production", 2)):
         assert f"version:    {version}" in elmyr.lines("models", "get", ref)
     assert json.loads(elmyr("models", "get", "tailor@1", "-o", "json")[0])["version"] == 1
+    registry.add_evaluation(
+        Evaluation(
+            job_id="job-1",
+            model="tailor",
+            version=1,
+            dataset="coats",
+            dataset_version="d1",
+            held_out=True,
+            n=100,
+            num_reference=100,
+            num_neighbours=0,
+            seed=0,
+            features="inception:abc",
+            yardstick=None,
+            scores={"frechet_distance": Score(value=3, floor=1, ceiling=9)},
+            created_at=clock.now(),
+        )
+    )
+    *_, of, score = elmyr.lines("models", "get", "tailor@1")
+    assert of == "against coats, n 100, in features inception:abc:"
+    assert score.split("\t") == ["frechet_distance", "3", "1", "9"]
     assert "there are: latest, production" in elmyr("models", "get", "tailor@x", code=6)[1]
     elmyr("models", "delete", "tailor", code=1)  # nobody there to ask
+    elmyr("models", "delete", "tailor@", "-y", code=2)  # as where a script's variable is empty
     assert "production: move the alias" in elmyr("models", "delete", "tailor@2", "-y", code=1)[1]
     for ref in ("tailor@production", "tailor@2", "tailor"):
         assert elmyr("models", "delete", ref, "-y")[0] == f"{ref}\n"
