@@ -14,7 +14,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 
 from services.cli.follow import follow
 from services.cli.jobs import say_submitted, say_succeeded
-from services.cli.output import Output, OutputOption, View, clean, say, show, show_one, write
+from services.cli.output import (
+    Output,
+    OutputOption,
+    View,
+    clean,
+    dimensions,
+    say,
+    show,
+    show_one,
+    write,
+)
 from services.cli.session import FollowOption, YesOption, connect, follows, hint, make_sure
 from services.client import Client
 from services.client.uploads import upload_of
@@ -22,17 +32,12 @@ from shared.schemas.datasets import DatasetManifest
 
 app = typer.Typer(help="Bring images in, and see what there is.", no_args_is_help=True)
 
-
-def _size(dataset: DatasetManifest) -> str:
-    return f"{dataset.size} px {'grey' if dataset.channels == 1 else 'colour'}"
-
-
 LIST: View[DatasetManifest] = View(
     id=lambda dataset: dataset.name,
     columns={
         "NAME": lambda dataset: dataset.name,
         "IMAGES": lambda dataset: dataset.num_images,
-        "SIZE": _size,
+        "SIZE": lambda dataset: dimensions(dataset.size, dataset.channels),
         "CLASSES": lambda dataset: dataset.num_classes or None,
         "REFUSED": lambda dataset: dataset.num_refused or None,
         "VERSION": lambda dataset: dataset.version[:12],
@@ -46,7 +51,7 @@ ONE: View[DatasetManifest] = View(
         "NAME": lambda dataset: dataset.name,
         "VERSION": lambda dataset: dataset.version,
         "IMAGES": lambda dataset: dataset.num_images,
-        "SIZE": _size,
+        "SIZE": lambda dataset: dimensions(dataset.size, dataset.channels),
         "CLASSES": lambda dataset: ", ".join(
             f"{name} ({count})"
             for name, count in zip(dataset.class_names, dataset.class_counts, strict=True)

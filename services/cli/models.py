@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from services.cli import evaluate
-from services.cli.output import Output, OutputOption, View, say, show, show_one, write
+from services.cli.output import Output, OutputOption, View, dimensions, say, show, show_one, write
 from services.cli.session import ModelArgument, YesOption, connect, make_sure
 from shared.schemas.models import ModelCard, ModelSummary
 
@@ -38,7 +38,7 @@ ONE: View[ModelCard] = View(
         "KIMG": lambda card: f"{card.kimg:g}",
         "RESCUED": lambda card: "from a run that collapsed" if card.rescued else None,
         "SEED": lambda card: card.seed,
-        "SIZE": lambda card: f"{card.size} px {'grey' if card.channels == 1 else 'colour'}",
+        "SIZE": lambda card: dimensions(card.size, card.channels),
         "CLASSES": lambda card: ", ".join(card.class_names),
         "PROMPT": lambda card: "yes" if card.takes_prompt else None,
         "PARAMETERS": lambda card: card.num_parameters,

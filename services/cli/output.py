@@ -97,6 +97,11 @@ def clean(text: str) -> str:
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def dimensions(size: int, channels: int) -> str:
+    """What square pictures of `size` pixels a side are: `32 px grey`, `64 px colour`."""
+    return f"{size} px {'grey' if channels == 1 else 'colour'}"
+
+
 def duration(seconds: float) -> str:
     """A length of time in at most two units: `45s`, `2m`, `1h05m`, `3d`."""
     whole = max(0, round(seconds))

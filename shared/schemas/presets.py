@@ -26,7 +26,8 @@ from shared.text import TEXT_DIM
 
 FEW_IMAGES = 10_000
 FOR_FEW = AugmentConfig(p=0.3, target=0.6, adapt_kimg=100.0).model_dump()
-"""What D sees of fewer images than that, in the presets AUGMENTED_IF_FEW (docs/presets.md)."""
+"""What D sees of fewer images than that, in the presets AUGMENTED_IF_FEW: adaptively augmented ones
+(ADA, Karras 2020). Measured in docs/presets.md."""
 AUGMENTED_IF_FEW = ("modern", "modern-conditional")
 
 
@@ -132,8 +133,8 @@ def modern(*, size: int, channels: int, num_classes: int) -> GanConfig:
 
 def modern_conditional(*, size: int, channels: int, num_classes: int) -> GanConfig:
     """`modern` with classes: conditional batch norm in G and a projection head in D
-    (Miyato 2018). Its larger steps are for 32 px; at 64 px G breaks down under them
-    (docs/presets.md)."""
+    (Miyato 2018). Its larger steps are for 32 px at most: at 64 px, augmented, G broke down under
+    them (docs/presets.md)."""
     if num_classes == 0:
         raise InvalidInput("preset modern-conditional needs a dataset with labels; take modern")
     return _modern(
@@ -229,7 +230,8 @@ def resolve_preset(
     overrides: dict[str, Any],
     workers: int = 1,
 ) -> GanConfig:
-    """The preset's configuration for a dataset, at a scale, with single values overridden.
+    """The preset's configuration for a dataset of so many images of `size` x `size` pixels, at a
+    scale, with single values overridden.
 
     `overrides` is nested by the names of the resolved configuration, e.g.
     `{"optimizer_g": {"lr": 1e-3}, "kimg": 50}`.
