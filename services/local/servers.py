@@ -43,6 +43,8 @@ appendonly yes
 appendfsync always
 maxmemory-policy noeviction
 save ""
+# A stream takes this much when it is made, 4096 by default; most jobs have few events.
+stream-node-max-bytes 1024
 # A title would overwrite the environment, by which a stack knows its processes.
 set-proc-title no
 """

@@ -113,7 +113,18 @@ class JobQueue:
         IdempotencyClash for another body, InvalidInput for an unknown job in `after`, Unavailable
         when the queue is full.
         """
-        new, *answer = self._redis.run(
+        answer, job = self._redis.run_while(
+            lambda: Job.model_validate(
+                {
+                    **vars(submission),
+                    "id": job_id,
+                    "owner": owner,
+                    "state": JobState.QUEUED,
+                    "traceparent": traceparent,
+                    "created_at": EPOCH,
+                    "updated_at": EPOCH,
+                }
+            ),
             "submit",
             job_id,
             owner,
@@ -122,27 +133,16 @@ class JobQueue:
             submission.priority,
             submission.max_attempts,
             "" if submission.deadline_s is None else _ms(submission.deadline_s),
-            json.dumps(submission.after),
+            to_json(submission.after).decode(),
             self._max_queued_jobs,
             traceparent or "",
             keys=self._indexes(submission),
         )
-        if not new:
-            return _job(_fields(answer[0])), False
-        state, reason, at = answer
-        return Job.model_validate(
-            {
-                **submission.model_dump(),
-                "id": job_id,
-                "owner": owner,
-                "state": state,
-                "reason": reason,
-                "traceparent": traceparent,
-                "created_at": at,
-                "updated_at": at,
-                "ended_at": at if state in FINAL_STATES else None,
-            }
-        ), True
+        new, at, *stored = answer
+        if stored:
+            return _job(_fields(stored[0])), bool(new)
+        job.created_at = job.updated_at = EPOCH + timedelta(milliseconds=at)
+        return job, True
 
     def cancel(self, job_id: str, *, key: str | None = None) -> Job:
         """Cancel: at once where nothing runs, else as a wish. Raises Conflict in a final state."""
@@ -369,13 +369,10 @@ class JobQueue:
     def _indexes(self, submission: JobSubmission) -> Sequence[str]:
         """The indexes that list a job, its state's apart."""
         key = self._redis.keys.key
-        labels = submission.labels.items()
-        return [
-            key("all"),
-            key("kind", submission.kind),
-            *(key("label", name) for name, _ in labels),
-            *(key("label", f"{name}={value}") for name, value in labels),
-        ]
+        names = [key("all"), key("kind", submission.kind)]
+        for name, value in submission.labels.items():
+            names += key("label", name), key("label", f"{name}={value}")
+        return names
 
 
 def _ms(seconds: float) -> int:

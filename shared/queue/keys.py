@@ -6,8 +6,6 @@ one slot of a Redis cluster, so that a script may touch any of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 NAMES = {
     # One job: HASH (its fields: lua/preamble.lua), STREAM of its events, SET of the jobs that
     # wait for it.
@@ -33,20 +31,16 @@ NAMES = {
     "sequence": "sequence",
     # HASH: how many attempts have ended, by kind and outcome, and how many leases have expired.
     "tally": "tally",
-    # STREAM of one entry, which changes when a dispatcher should look.
+    # STREAM of a few entries; a new one comes when a dispatcher should look.
     "wake": "wake",
 }
 
 
-@dataclass(frozen=True, slots=True)
 class QueueKeys:
     """The keys of one queue."""
 
-    queue_name: str
-
-    @property
-    def prefix(self) -> str:
-        return f"{{{self.queue_name}}}:"
+    def __init__(self, queue_name: str) -> None:
+        self.prefix = f"{{{queue_name}}}:"
 
     def key(self, name: str, *ids: str) -> str:
         """A key by its entry in NAMES, e.g. `key("job", job_id)`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import redis
 
 from services.local.servers import Server, start_redis
 from shared.errors import Unavailable, UnsafeStore
-from shared.queue.connection import Connection
+from shared.queue.connection import FRESH_S, Connection
 from shared.queue.events import EventLog
 from shared.queue.jobs import JobQueue
 from shared.schemas.events import EventType
@@ -108,7 +109,21 @@ def test_what_the_server_has_closed_is_not_used(queue: JobQueue, server: Server)
         queue.submit(name, SUBMISSION, owner="user")
         with redis.Redis.from_url(server.url) as other:
             other.client_kill_filter(_type="normal", skipme=True)  # an idle time, a failover
+        time.sleep(FRESH_S)
     assert queue.get("second").state is JobState.QUEUED
+
+
+def test_an_answer_that_was_not_waited_for_is_not_the_next_ones(
+    queue: JobQueue, connection: Connection
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    for name in ("first", "second"):
+        queue.submit(name, SUBMISSION, owner="user")
+    with pytest.raises(KeyboardInterrupt):
+        connection.run_while(interrupt, "get", "first")
+    assert queue.get("second").id == "second"
 
 
 def test_a_frozen_server_is_not_waited_for(server: Server) -> None:

@@ -110,7 +110,7 @@ end
 
 -- Something became leasable, a stop was asked, or a place became free: a dispatcher should look.
 local function wake()
-  write('XADD', key('wake'), 'MAXLEN', 1, '*', 'at', now)
+  write('XADD', key('wake'), 'MAXLEN', '~', 1, '*', 'at', now)
 end
 
 -- Attempts

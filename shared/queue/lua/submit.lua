@@ -1,13 +1,13 @@
 -- A new job: nothing -> queued. Known ids are answered with the job that is there.
--- KEYS[2...]: the indexes that list it. Returns {0, the known job} or what the caller cannot know of
--- the new one: {1, state, reason, time}.
+-- KEYS[2...]: the indexes that list it. Returns {whether it is new, time, the whole job}; the job
+-- is left out where the caller knows it: new, queued, and waiting for nothing.
 GROWS = true
 local id, owner, body_sha256, submission = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local priority, max_attempts, deadline_ms, after = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local max_queued, traceparent = tonumber(ARGV[9]), ARGV[10]
 
 local known = redis.call('HGET', key('job', id), 'body_sha256')
-if known == body_sha256 then return {0, snapshot(id)} end
+if known == body_sha256 then return {0, now, snapshot(id)} end
 if known then
   refuse('IDEMPOTENCY_CLASH', 'job ' .. id .. ' was submitted with another body')
 end
@@ -22,7 +22,8 @@ end
 
 local job = {
   id = id, after = after, priority = priority, token = 0, state = 'queued',
-  sequence = write('INCR', key('sequence')),
+  -- A string, since Redis takes half a microsecond to write each number out.
+  sequence = string.format('%.0f', write('INCR', key('sequence'))),
 }
 local earlier, earlier_state = blocker(job)
 write('HSET', key('job', id),
@@ -38,4 +39,4 @@ place(job)
 emit_state(job)
 -- The same end, whether the other job failed before this submit or after it.
 if earlier and FINAL[earlier_state] then give_up(job, earlier, earlier_state) end
-return {1, job.state, job.reason or false, now}
+return {1, now, earlier and snapshot(id)}
