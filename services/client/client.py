@@ -282,7 +282,7 @@ class Client:
 
     def delete_version(self, name: str, version: int) -> None:
         """Delete a version; its number is never given again. Raises Conflict while an alias names
-        it."""
+        it or a job draws from it by its number."""
         self._api.send("DELETE", route("models", name, "versions", version))
 
     def alias(self, name: str, alias: str) -> Alias:

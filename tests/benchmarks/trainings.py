@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
 from torch.nn import functional as F
 
 from services.local import sources
@@ -84,19 +85,16 @@ class Trained:
 
 
 def train_whole(config: GanConfig, data: TrainingData, *, workers: int = 1) -> Trained:
-    """Train in processes of one thread each, gloo between them."""
-    context = torch.multiprocessing.get_context("spawn")
-    answers = context.SimpleQueue()
+    """Train in processes of one thread each, gloo between them; raises what a process raised."""
+    answers = torch.multiprocessing.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
-        ranks = [
-            context.Process(target=_rank, args=(rank, workers, folder, config, data, answers))
-            for rank in range(workers)
-        ]
-        for process in ranks:
-            process.start()
+        arguments = (workers, folder, config, data, answers)
+        ranks = start_processes(_rank, arguments, nprocs=workers, join=False)
+        while answers.empty():
+            ranks.join(timeout=1)
         weights, seconds, reports = answers.get()
-        for process in ranks:
-            process.join()
+        while not ranks.join():  # it returns when one more has ended
+            pass
     return Trained(loaded(config, weights), seconds, reports)
 
 

@@ -76,11 +76,14 @@ def test_models_and_aliases_are_deleted(live: Live, http: httpx2.Client) -> None
     problem(gone, 404, "NOT_FOUND")
     problem(http.delete("/v1/models/tailor/aliases/latest"), 409, "CONFLICT")
 
-    body = {"kind": "sample", "spec": {"model": "tailor", "n": 3}}
+    publish(live, "tailor", by="job-2")
+    body = {"kind": "sample", "spec": {"model": "tailor@1", "n": 3}}
     job = http.post("/v1/jobs", json=body).json()
-    refused = problem(http.delete("/v1/models/tailor"), 409, "CONFLICT")
-    assert f"job {job['id']} is queued" in refused["detail"]
+    for url in ("/v1/models/tailor", "/v1/models/tailor/versions/1"):
+        refused = problem(http.delete(url), 409, "CONFLICT")
+        assert f"job {job['id']} is queued" in refused["detail"]
     http.post(f"/v1/jobs/{job['id']}/cancel")
+    assert http.delete("/v1/models/tailor/versions/1").status_code == 204
     assert http.delete("/v1/models/tailor").status_code == 204
     problem(http.delete("/v1/models/tailor"), 404, "NOT_FOUND")
     assert http.get("/v1/models").json()["items"] == []

@@ -310,21 +310,24 @@ def test_a_moved_alias_is_served_without_a_dropped_request(
     with_client(quick, use)
 
 
-def test_a_version_that_is_deleted_is_soon_not_served(
-    settings: Settings, registry: Registry
-) -> None:
+def test_what_is_deleted_is_soon_not_served(settings: Settings, registry: Registry) -> None:
     publish_forger(registry, "forger")
     publish_forger(registry, "forger", seed=1)
     quick = settings.model_copy(update={"serve_alias_ttl_s": 0.05})
 
     async def use(http: httpx2.AsyncClient) -> None:
+        async def ask_until_gone(model: str) -> None:
+            async with asyncio.timeout(30):
+                while (await generated(http, model)).status_code == 200:
+                    pass
+            assert (await generated(http, model)).status_code == 404
+
         assert (await generated(http, "forger@1")).status_code == 200
         await asyncio.to_thread(registry.delete_version, "forger", 1)
-        async with asyncio.timeout(30):
-            while (await generated(http, "forger@1")).status_code == 200:
-                pass
-        assert (await generated(http, "forger@1")).status_code == 404
+        await ask_until_gone("forger@1")
         assert (await generated(http, "forger")).status_code == 200
+        await asyncio.to_thread(registry.delete_model, "forger")
+        await ask_until_gone("forger")
 
     with_client(quick, use)
 

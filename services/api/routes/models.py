@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.api.auth import Owner, needs_key
-from services.api.deps import Elmyr
+from services.api.deps import Elmyr, Parts
 from services.api.limits import BoundedRoute
 from services.api.pages import Cursor, Limit, Page, page
 from services.api.problems import declared
@@ -59,9 +59,7 @@ def get_model(name: Name, parts: Elmyr) -> ModelSummary:
 def delete_model(name: Name, parts: Elmyr) -> None:
     """Delete a model with every version and alias; no number is given again. 409: a job that has
     not ended draws from it."""
-    for job in parts.unfinished(*READERS):
-        if job.spec["model"].partition("@")[0] == name:
-            raise Conflict(f"job {job.id} is {job.state} and draws from model {name}")
+    _check_unread(parts, name)
     parts.registry.delete_model(name)
 
 
@@ -84,7 +82,9 @@ def get_scores(name: Name, version: Version, parts: Elmyr) -> list[Evaluation]:
     responses=declared(NotFound, Conflict),
 )
 def delete_version(name: Name, version: Version, parts: Elmyr) -> None:
-    """Delete a version; its number is never given again. 409: an alias names it."""
+    """Delete a version; its number is never given again. 409: an alias names it, or a job that has
+    not ended draws from it by its number."""
+    _check_unread(parts, f"{name}@{version}")
     parts.registry.delete_version(name, version)
 
 
@@ -111,3 +111,11 @@ def put_alias(name: Name, alias: Name, target: AliasTarget, parts: Elmyr, owner:
     404: no such model or version. 422: the alias is a number, which would look like a version.
     """
     return parts.registry.move_alias(name, alias, target.version, by=owner)
+
+
+def _check_unread(parts: Parts, reference: str) -> None:
+    """Raises Conflict while a job that has not ended draws from what NAME or NAME@VERSION names."""
+    for job in parts.unfinished(*READERS):
+        model = job.spec["model"]
+        if reference in (model, model.partition("@")[0]):
+            raise Conflict(f"job {job.id} is {job.state} and draws from model {model}")
