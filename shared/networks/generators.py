@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.networks.layers import BatchNorm, initialise
+from shared.networks.layers import BatchNorm, UpsamplingConv2d, initialise
 from shared.schemas.networks import GeneratorConfig, base_and_doublings
 from shared.text import MAX_EXAMPLES
 
@@ -42,9 +45,15 @@ class Generator(nn.Module):
         return numbers % max(self.config.num_classes, 1)
 
 
+UPSAMPLINGS: dict[str, Callable[[int, int], nn.Module]] = {
+    "transposed": partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1),
+    "nearest": UpsamplingConv2d,
+}
+
+
 class DCGANGenerator(Generator):
-    """Linear to the smallest map, then transposed convolutions that double the side
-    (Radford 2015); BatchNorm and ReLU before each, per class if there are classes."""
+    """Linear to the smallest map, then convolutions that double the side (Radford 2015); BatchNorm
+    and ReLU before each, per class if there are classes."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__(config)
@@ -55,7 +64,7 @@ class DCGANGenerator(Generator):
             BatchNorm(width, config.norm_group, config.num_classes) for width in widths
         )
         self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(width, out, 4, stride=2, padding=1)
+            UPSAMPLINGS[config.upsampling](width, out)
             for width, out in zip(widths, outs, strict=True)
         )
         initialise(self, config.init)

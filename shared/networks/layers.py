@@ -87,6 +87,23 @@ def _per_channel(rows: Tensor, x: Tensor) -> Tensor:
     return rows.to(x.dtype)[:, :, None, None]
 
 
+class UpsamplingConv2d(nn.Conv2d):
+    """A 3x3 convolution of what nearest neighbours have doubled (Odena 2016): [N, in, H, W] to
+    [N, out, 2H, 2W].
+
+    It is done as a transposed convolution, whose 4x4 kernel is the 3x3 one summed over the places
+    that doubling makes equal: 4 products for each value in place of 9.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = self.weight.flip(2, 3).transpose(0, 1)
+        kernel = F.avg_pool2d(turned, 2, stride=1, padding=1, divisor_override=1)  # sums
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
 def packed(x: Tensor, pac: int) -> Tensor:
     """Stack each `pac` neighbours in channels (PacGAN, Lin 2018): [N, C, ...] to
     [N / pac, pac C, ...]."""

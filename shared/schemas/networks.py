@@ -83,6 +83,9 @@ class GeneratorConfig(Frozen):
     """Images per group that batch norm takes its statistics over; a rank holds whole groups."""
     attention: int = Field(0, ge=0, le=MAX_SIZE)
     """Side of the map whose places attend to each other (Zhang 2018), biggan only; 0: none."""
+    upsampling: Literal["transposed", "nearest"] = "transposed"
+    """How dcgan doubles the side: by transposed convolutions (Radford 2015), or by convolutions of
+    what nearest neighbours have doubled, which begin without a checkerboard (Odena 2016)."""
     init: Literal["orthogonal", "default", "normal"] = "orthogonal"
     """`normal` is N(0, 0.02), DCGAN's own; `default` is torch's."""
 

@@ -188,7 +188,13 @@ def _modern(
     optimizer = OptimizerConfig(lr=lr, beta1=0.0, beta2=0.99, decay_from=0.5)
     return GanConfig(
         preset=preset,
-        generator=GeneratorConfig(size=size, channels=channels, num_classes=num_classes),
+        generator=GeneratorConfig(
+            size=size,
+            channels=channels,
+            num_classes=num_classes,
+            # Transposed ones drew a checkerboard at 64 px (docs/presets.md).
+            upsampling="transposed" if size <= 32 else "nearest",
+        ),
         discriminator=DiscriminatorConfig(
             size=size, channels=channels, num_classes=num_classes, minibatch_std_group=8
         ),

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from shared.errors import CorruptObject
 from shared.networks import snapshot
 from shared.networks.attention import SelfAttention
 from shared.networks.catalog import GENERATORS, build_discriminator, build_generator
 from shared.networks.generators import Generator, stage_widths
-from shared.networks.layers import BatchNorm, minibatch_std
+from shared.networks.layers import BatchNorm, UpsamplingConv2d, minibatch_std
 from shared.networks.sampling import latents, sample, to_uint8
 from shared.networks.spectral import fold_spectral_norms, normalise_spectrally
 from shared.networks.standing import take_standing_statistics
@@ -39,6 +40,20 @@ def test_g_makes_what_d_reads(architecture: str, size: int, channels: int) -> No
 def test_a_side_that_cannot_be_doubled_to_is_refused() -> None:
     with pytest.raises(ValueError, match="size 100 is not"):
         stage_widths(99 + 1, 16, 512)
+
+
+def test_an_upsampling_convolution_is_one_of_doubled_pictures() -> None:
+    layer = UpsamplingConv2d(3, 5)
+    ours, theirs = (torch.randn(2, 3, 6, 7).requires_grad_() for _ in range(2))
+    theirs.data = ours.data.clone()
+    found = layer(ours)
+    expected = torch.nn.Conv2d.forward(layer, F.interpolate(theirs, scale_factor=2.0))
+    assert torch.allclose(found, expected, atol=1e-5)
+    weighed = torch.randn_like(found)
+    by_us = torch.autograd.grad((found * weighed).sum(), (ours, layer.weight, layer.bias))
+    by_torch = torch.autograd.grad((expected * weighed).sum(), (theirs, layer.weight, layer.bias))
+    for a, b in zip(by_us, by_torch, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_batch_norm_of_one_group_is_torchs() -> None:

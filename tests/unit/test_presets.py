@@ -86,3 +86,11 @@ def test_few_images_are_augmented_unless_one_says_otherwise(preset: str) -> None
     off = {"augment": {"p": 0, "target": None}}
     plain = resolve_preset(preset, **ask, num_images=9_999, overrides=off)
     assert (plain.augment.p, plain.augment.target) == (0, None)
+
+
+@pytest.mark.parametrize("preset", ["modern", "modern-conditional"])
+def test_above_32_pixels_steps_are_small_and_no_checkerboard_is_drawn(preset: str) -> None:
+    ask = {"channels": 3, "num_classes": 2, "overrides": {}}
+    small, large = (resolve_preset(preset, size=size, **ask) for size in (32, 64))
+    assert (small.generator.upsampling, large.generator.upsampling) == ("transposed", "nearest")
+    assert large.optimizer_g.lr == large.optimizer_d.lr == 1.5e-3
