@@ -1,4 +1,5 @@
-"""Few pictures in colour: `modern-conditional` as it is, and at other rates, augmented and not.
+"""Few pictures in colour: `modern-conditional` as it is, at other rates, not augmented, and with
+G's side doubled in either way.
 
     .venv/bin/python -m tests.benchmarks.bench_few [RUN ...] [SEED ...]
 
@@ -33,18 +34,20 @@ KIMG = {64: 60.0, 32: 160.0}
 """Of a run, by the side in pixels."""
 TRAINED, REFERENCE, JUDGED = (3000, 0), (1500, 1), (2000, 2)
 """How many pictures, drawn by which seed: to train on, to compare with, of the yardstick."""
-AUGMENTED: dict[str, dict[str, Any]] = {
+CHANGES: dict[str, dict[str, Any]] = {
     "augmented": {},
     "plain": {"augment": {"p": 0.0, "target": None}},
+    "transposed": {"generator": {"upsampling": "transposed"}},
+    "nearest": {"generator": {"upsampling": "nearest"}},
 }
 RATES = (0.0015, 0.004)
 RUNS = {
     f"{side}-{rate}-{what}": (side, rate, what)
     for side in KIMG
     for rate in RATES
-    for what in AUGMENTED
+    for what in CHANGES
 }
-"""The preset has 0.0015 at 64 px and 0.004 at 32, and is augmented."""
+"""The preset has 0.0015 and nearest at 64 px, 0.004 and transposed at 32, and is augmented."""
 SHOWN = ("frechet_distance", "recall", "coverage", "label_agreement", "class_entropy")
 
 
@@ -95,7 +98,7 @@ def main() -> None:
                 channels=3,
                 num_classes=NUM_CLASSES,
                 num_images=len(seen.images),
-                overrides=AUGMENTED[what]
+                overrides=CHANGES[what]
                 | {"optimizer_g": {"lr": rate}, "optimizer_d": {"lr": rate}}
                 | {"seed": seed, "kimg": KIMG[side]},
             )
