@@ -88,8 +88,8 @@ def _per_channel(rows: Tensor, x: Tensor) -> Tensor:
 
 
 class UpsamplingConv2d(nn.Conv2d):
-    """A 3x3 convolution of what nearest neighbours have doubled (Odena 2016): [N, in, H, W] to
-    [N, out, 2H, 2W].
+    """A 3x3 convolution of what nearest neighbours have doubled (Odena 2016, "Better
+    Upsampling"): [N, in, H, W] to [N, out, 2H, 2W].
 
     It is done as a transposed convolution, whose 4x4 kernel is the 3x3 one summed over the places
     that doubling makes equal: 4 products for each value in place of 9.
